@@ -1,0 +1,52 @@
+"""The cells that are the same in every chapter, made from settings.ini: the Colab badge and the set-up cell.
+
+usage: python .ci/cells.py [--check]     rewrites them in nbs/*.ipynb, or says which are not as they should be
+"""
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def settings():
+    config = ConfigParser(delimiters=['='])
+    config.read(ROOT/'settings.ini', encoding='utf-8')
+    return config['DEFAULT']
+
+
+def badge(cfg, name):
+    where = f"https://colab.research.google.com/github/{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}/nbs/{name}"
+    return f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({where})'
+
+
+def setup(cfg):
+    return f'''#| code-fold: true
+#| code-summary: set-up for Colab (elsewhere it does nothing)
+import importlib.util
+if importlib.util.find_spec('cifar_resnet') is None:
+    %pip install -q "git+{cfg['git_url']}@{cfg['branch']}"'''
+
+
+def wanted(nb, cfg, name):
+    "(cell, what it should say) for the two cells, found by how they begin"
+    for cell in nb.cells:
+        if cell.cell_type == 'markdown' and cell.source.startswith(('[![Open in Colab]', 'BADGE')): yield cell, badge(cfg, name)
+        if cell.cell_type == 'code' and (cell.source == 'SETUP' or 'code-summary: set-up for Colab' in cell.source): yield cell, setup(cfg)
+
+
+def main(check):
+    cfg, stale = settings(), []
+    for path in sorted((ROOT/'nbs').glob('*.ipynb')):
+        nb = nbformat.read(path, 4)
+        changes = [(cell, text) for cell, text in wanted(nb, cfg, path.name) if cell.source != text]
+        if not changes: continue
+        stale.append(path.name)
+        for cell, text in changes: cell.source = text
+        if not check: path.write_text(nbformat.writes(nb) + '\n', encoding='utf-8')
+    if check and stale: sys.exit(f"badge or set-up cell is not what settings.ini says in {', '.join(stale)}: make badges")
+
+
+if __name__ == '__main__': main('--check' in sys.argv)

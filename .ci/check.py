@@ -1,0 +1,56 @@
+"""Is what is made from something else what it would be made into now? Prints what is not, and how to mend it."""
+import subprocess
+import sys
+from pathlib import Path
+
+import cells
+import readme
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = Path(sys.executable).parent
+
+
+def contents():
+    paths = [*ROOT.glob('nbs/*.ipynb'), *ROOT.glob('cifar_resnet/**/*.py'), ROOT/'pyproject.toml']
+    return {p: p.read_bytes() for p in paths}
+
+
+def changed_by(command):
+    "Files that `command` changes; they are put back as they were"
+    before = contents()
+    subprocess.run([SCRIPTS/command], cwd=ROOT, check=True)
+    after = contents()
+    for path, text in before.items():
+        if after.get(path) != text: path.write_bytes(text)
+    return sorted(str(p.relative_to(ROOT)) for p in before.keys() | after.keys() if before.get(p) != after.get(p))
+
+
+def unmet():
+    "Requirements of settings.ini that no line of the lock meets"
+    lines = [l.split('#')[0].strip() for l in (ROOT/'requirements.lock').read_text().splitlines()]
+    pins = [Requirement(l) for l in lines if l]
+    cfg = cells.settings()
+    wanted = [Requirement(l) for key in ('requirements', 'dev_requirements') for l in cfg[key].splitlines() if l.strip()]
+    def met(want):
+        mine = [p for p in pins if p.name.lower().replace('_', '-') == want.name.lower().replace('_', '-')]
+        return mine and all(want.specifier.contains(next(iter(p.specifier)).version, prereleases=True) for p in mine)
+    loose = [str(p) for p in pins if len(p.specifier) != 1 or next(iter(p.specifier)).operator != '==']
+    bad_torch = [str(p) for p in pins if p.name == 'torch' and '2.13.0' in str(p.specifier)]
+    return [str(w) for w in wanted if not met(w)] + loose + bad_torch
+
+
+def main():
+    problems = []
+    if files := changed_by('nbdev_export'): problems.append(f"nbdev_export changes {', '.join(files)}: make export")
+    if files := changed_by('nbdev_clean'): problems.append(f"nbdev_clean changes {', '.join(files)}: make export")
+    if readme.render() != (ROOT/'README.md').read_text(encoding='utf-8'): problems.append('README.md is not what nbs/index.ipynb gives: make readme')
+    if missing := unmet(): problems.append(f"requirements.lock does not meet settings.ini for {', '.join(missing)}: make lock")
+    try: cells.main(check=True)
+    except SystemExit as e: problems.append(str(e))
+    for p in problems: print(p, file=sys.stderr)
+    print(f'check: {"nothing is out of date" if not problems else f"{len(problems)} to mend"}')
+    return bool(problems)
+
+
+if __name__ == '__main__': sys.exit(main())

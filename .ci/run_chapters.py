@@ -1,0 +1,38 @@
+"""Run chapters in a real Jupyter kernel, every cell of them, and keep the outputs.
+
+usage: python .ci/run_chapters.py [nbs/00_data.ipynb …]     all chapters when none is named
+"""
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def as_a_terminal_shows(text):
+    "What is left on the screen: the last state of every progress bar, and nothing of bars that were wiped"
+    lines = (re.split(r'\r', line) for line in text.split('\n'))
+    return '\n'.join(next((part for part in reversed(states) if part), '').rstrip() for states in lines)
+
+
+def tidy(cell):
+    for out in cell.get('outputs', []):
+        if out.output_type == 'stream': out.text = as_a_terminal_shows(out.text)
+    cell.outputs = [o for o in cell.get('outputs', []) if o.output_type != 'stream' or o.text.strip()]
+
+
+def run(path):
+    nb, start = nbformat.read(path, 4), time.time()
+    NotebookClient(nb, timeout=None, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}, coalesce_streams=True).execute()
+    for cell in nb.cells:
+        if cell.cell_type == 'code': tidy(cell)
+    path.write_text(nbformat.writes(nb) + '\n', encoding='utf-8')
+    print(f'{path.name}: {time.time() - start:.0f} s', flush=True)
+
+
+if __name__ == '__main__':
+    for path in map(Path, sys.argv[1:] or sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))): run(path.resolve())

@@ -1,0 +1,47 @@
+"""Reads settings.ini, so that every fact about the package stands in one place."""
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import setup
+
+here = Path(__file__).resolve().parent
+config = ConfigParser(delimiters=['='])
+config.read(here/'settings.ini', encoding='utf-8')
+cfg = config['DEFAULT']
+
+
+def lines(key): return [line.strip() for line in cfg.get(key, '').splitlines() if line.strip()]
+
+
+licenses = {'apache2': 'Apache-2.0'}
+audiences = {'Education': 'Intended Audience :: Education', 'Developers': 'Intended Audience :: Developers'}
+statuses = {'3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
+
+setup(
+    name=cfg['lib_name'],
+    version=cfg['version'],
+    description=cfg['description'],
+    long_description=(here/'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    author=cfg['author'],
+    author_email=cfg['author_email'],
+    license=licenses[cfg['license']],
+    keywords=cfg['keywords'].split(),
+    url=cfg['git_url'],
+    project_urls={'Documentation': cfg['doc_host'] + cfg['doc_baseurl']},
+    classifiers=[
+        f"Development Status :: {statuses[cfg['status']]}",
+        audiences[cfg['audience']],
+        f"Natural Language :: {cfg['language']}",
+        f"Programming Language :: Python :: {cfg['min_python']}",
+    ],
+    python_requires=f">={cfg['min_python']}",
+    install_requires=lines('requirements'),
+    extras_require={'dev': lines('dev_requirements')},
+    entry_points={'console_scripts': lines('console_scripts')},
+    # The recorded runs live in results/ at the top of the repository and travel inside the package.
+    packages=['cifar_resnet', 'cifar_resnet.results'],
+    package_dir={'cifar_resnet': 'cifar_resnet', 'cifar_resnet.results': 'results'},
+    package_data={'cifar_resnet.results': ['*.json', '*/*.json']},
+    zip_safe=False,
+)

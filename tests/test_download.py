@@ -1,0 +1,315 @@
+"""CIFAR-10 fetched from mirrors that lie, hang up, or send a web page; archives with traps; full disks; killed processes."""
+import contextlib
+import hashlib
+import io
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Mirror
+
+from cifar_resnet.data import BATCHES, DataError, Remote, fetch, get_data, read_binary, read_pickled
+
+NAME = 'cifar-10-python.tar.gz'
+FOLDER = 'cifar-10-batches-py'
+
+
+def python2_pickle(data, labels):
+    "{'data': array, 'labels': list} byte for byte as Python 2 wrote it, which is how the official files are made"
+    def text(s): return b'U' + bytes([len(s)]) + s.encode()
+    def whole(n): return b'K' + bytes([n])
+    def name(module, attr): return f'c{module}\n{attr}\n'.encode()
+    shape = b''.join(b'J' + struct.pack('<i', n) for n in data.shape) + b'\x86'
+    dtype = name('numpy', 'dtype') + text('u1') + whole(0) + whole(1) + b'\x87R(' + whole(3) + text('|') + b'NNN' + b'J\xff\xff\xff\xff'*2 + whole(0) + b'tb'
+    empty = name('numpy.core.multiarray', '_reconstruct') + name('numpy', 'ndarray') + whole(0) + b'\x85' + text('b') + b'\x87R'
+    array = empty + b'(' + whole(1) + shape + dtype + b'\x89' + b'T' + struct.pack('<i', data.nbytes) + data.tobytes() + b'tb'
+    return b'\x80\x02}(' + text('data') + array + text('labels') + b'](' + b''.join(map(whole, labels)) + b'eu.'
+
+
+def batch_files():
+    "Six files in the pickled layout, each image marked by its number"
+    files = {}
+    for k, name in enumerate(BATCHES):
+        data = np.zeros((10_000, 3072), dtype=np.uint8)
+        data[:, 0], data[:, 1], data[:, 2] = np.arange(10_000) % 251, np.arange(10_000)//251, k
+        files[name] = python2_pickle(data, (np.arange(10_000) % 10).tolist())
+    return files
+
+
+def tarball(members):
+    "A .tar.gz of {name: bytes or TarInfo}"
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode='w:gz', compresslevel=1) as tar:
+        for name, content in members.items():
+            if isinstance(content, tarfile.TarInfo): tar.addfile(content)
+            else:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+@pytest.fixture(scope='session')
+def files(): return batch_files()
+
+
+@pytest.fixture(scope='session')
+def archive(files): return tarball({f'{FOLDER}/{name}': content for name, content in files.items()})
+
+
+@pytest.fixture
+def known(files, monkeypatch):
+    "Our six files are the ones whose md5 sums torchvision lists"
+    from torchvision.datasets import CIFAR10
+    sums = [[n, hashlib.md5(c).hexdigest()] for n, c in files.items()]
+    monkeypatch.setattr(CIFAR10, 'train_list', sums[:5])
+    monkeypatch.setattr(CIFAR10, 'test_list', sums[5:])
+
+
+def remote(mirror, *manners, content=None):
+    content = mirror.content if content is None else content
+    return Remote(NAME, tuple(mirror.url(m) for m in manners), f'md5:{hashlib.md5(content).hexdigest()}', len(content))
+
+
+def test_fetched_checked_unpacked_and_found_again(nowhere, archive, known):
+    with Mirror(archive) as mirror:
+        data = get_data(root=nowhere/'data', archive=remote(mirror, 'good'))
+        assert len(data.train) == 45_000 and len(data.test) == 10_000 and data.inexact == 0
+        assert sorted(p.name for p in (nowhere/'data').iterdir() if not p.name.endswith('.lock')) == [FOLDER]
+        again = get_data(root=nowhere/'data', archive=remote(mirror, 'missing'))
+        assert again.fingerprint == data.fingerprint and len(mirror.requests) == 1
+
+
+def test_both_layouts_read_the_same(tmp_path, files):
+    pickled, binary = tmp_path/FOLDER, tmp_path/'cifar-10-batches-bin'
+    pickled.mkdir(), binary.mkdir()
+    for name, content in files.items():
+        (pickled/name).write_bytes(content)
+        batch = pickle.loads(content, encoding='latin1')
+        rows = np.concatenate([np.array(batch['labels'], dtype=np.uint8)[:, None], batch['data']], axis=1)
+        (binary/f'{name}.bin').write_bytes(rows.tobytes())
+    sums = {n: hashlib.md5(c).hexdigest() for n, c in files.items()}
+    for (a, b), (c, d) in zip(read_pickled(pickled, sums), read_binary(binary)):
+        assert np.array_equal(a, c) and np.array_equal(b, d)
+    train = read_binary(binary)[0][0]
+    assert train.shape == (50_000, 32, 32, 3) and train[777, 0, 0, 0] == 777 % 251 and train[777, 0, 1, 0] == 777//251
+
+
+@pytest.mark.parametrize('bad', ['html', 'htmlbig', 'other', 'short', 'missing', 'busy', 'rude'])
+def test_a_bad_mirror_is_passed_over(tmp_path, archive, bad):
+    with Mirror(archive) as mirror:
+        path = fetch(remote(mirror, bad, 'good'), tmp_path)
+        assert path.read_bytes() == archive and not (tmp_path/f'{NAME}.part').exists()
+
+
+def test_every_mirror_bad_says_why_of_each_and_what_to_do(nowhere, archive):
+    with Mirror(archive) as mirror:
+        with pytest.raises(DataError) as e: get_data(root=nowhere/'data', archive=remote(mirror, 'html', 'missing', 'other'))
+        message = str(e.value)
+        for part in ('answered with a web page', 'HTTP 404', 'md5 is wrong', str(nowhere/'data'), 'CIFAR_RESNET_DATA', "get_data('digits')"):
+            assert part in message
+        assert '\n' not in message
+        assert not (nowhere/'data'/FOLDER).exists()
+
+
+def test_a_cut_download_goes_on_where_it_stopped(nowhere, archive, known):
+    with Mirror(archive) as mirror:
+        for _ in range(2):
+            with pytest.raises(DataError, match='stopped at .* \\(kept\\)'): get_data(root=nowhere/'d', archive=remote(mirror, 'cut'))
+        part = nowhere/'d'/f'{NAME}.part'
+        assert part.stat().st_size == len(archive)//2 + (len(archive) - len(archive)//2)//2
+        assert part.read_bytes() == archive[:part.stat().st_size]
+        with pytest.raises(DataError): get_data(root=nowhere/'d', download=False)  # a .part is not the data
+        assert len(get_data(root=nowhere/'d', archive=remote(mirror, 'good')).test) == 10_000
+        assert mirror.requests[-1] == ('/good', f'bytes={len(archive)//2 + (len(archive) - len(archive)//2)//2}-')
+
+
+def test_another_mirror_continues_and_one_without_ranges_loses_nothing(tmp_path, archive):
+    with Mirror(archive) as mirror:
+        path = fetch(remote(mirror, 'cut', 'html', 'norange'), tmp_path)
+        assert path.read_bytes() == archive
+        assert mirror.requests[-1][1] == f'bytes={len(archive)//2}-'
+
+
+def test_a_spoilt_part_is_noticed_and_thrown_away(tmp_path, archive):
+    (tmp_path/f'{NAME}.part').write_bytes(b'?'*1000)
+    with Mirror(archive) as mirror:
+        assert fetch(remote(mirror, 'good', 'good'), tmp_path).read_bytes() == archive
+    (tmp_path/f'{NAME}.part').write_bytes(b'?'*(len(archive) + 5))
+    (tmp_path/NAME).write_bytes(b'stale')
+    with Mirror(archive) as mirror:
+        assert fetch(remote(mirror, 'good'), tmp_path).read_bytes() == archive
+
+
+def link(name, to):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.SYMTYPE, to
+    return info
+
+
+@pytest.mark.parametrize('members', [
+    {'../evil': b'x'}, {f'{FOLDER}/../../evil': b'x'}, {'/tmp/cifar_resnet_evil': b'x'}, {'elsewhere/file': b'x'},
+    {f'{FOLDER}/link': link(f'{FOLDER}/link', '/etc/passwd')}], ids=['parent', 'inner parent', 'absolute', 'elsewhere', 'link'])
+def test_an_archive_with_a_trap_is_not_unpacked(nowhere, members):
+    content = tarball({f'{FOLDER}/data_batch_1': b'fine', **members})
+    with Mirror(content) as mirror:
+        with pytest.raises(DataError, match='does not belong to CIFAR-10'): get_data(root=nowhere/'d', archive=remote(mirror, 'good'))
+    assert not (nowhere/'d'/FOLDER).exists() and not list(nowhere.rglob('evil')) and not Path('/tmp/cifar_resnet_evil').exists()
+    assert not (nowhere/'d'/'.unpacking').exists()
+
+
+def test_an_archive_that_is_none(nowhere):
+    with Mirror(b'no archive at all'*50) as mirror:
+        with pytest.raises(DataError, match='could not be unpacked'): get_data(root=nowhere/'d', archive=remote(mirror, 'good'))
+
+
+def test_a_tampered_file_is_refused_by_its_sum_and_by_the_unpickler(tmp_path, files):
+    class Attack:
+        def __reduce__(self): return os.system, (f'touch {tmp_path}/owned',)
+    evil = pickle.dumps({'data': Attack(), 'labels': []}, protocol=2)
+    for name, content in files.items(): (tmp_path/name).write_bytes(content)
+    (tmp_path/'data_batch_4').write_bytes(evil)
+    sums = {n: hashlib.md5(c).hexdigest() for n, c in files.items()}
+    with pytest.raises(DataError, match='data_batch_4 is damaged: its md5'): read_pickled(tmp_path, sums)
+    with pytest.raises(DataError, match='holds more than arrays'): read_pickled(tmp_path, {**sums, 'data_batch_4': hashlib.md5(evil).hexdigest()})
+    truncated = files['data_batch_4'][:5000]
+    (tmp_path/'data_batch_4').write_bytes(truncated)
+    with pytest.raises(DataError, match='data_batch_4 is damaged'): read_pickled(tmp_path, {**sums, 'data_batch_4': hashlib.md5(truncated).hexdigest()})
+    assert not (tmp_path/'owned').exists()
+
+
+def test_a_root_that_is_a_file(nowhere):
+    (nowhere/'file').write_text('')
+    with pytest.raises(DataError, match='is a file; name the folder'): get_data(root=nowhere/'file')
+    with pytest.raises(DataError, match='cannot be made'): get_data(root=nowhere/'file'/'below', archive=Remote(NAME, (), 'md5:0', 1))
+
+
+@contextlib.contextmanager
+def without_privileges():
+    "As a user who may not do everything (root may)"
+    if os.geteuid() != 0: yield; return
+    os.seteuid(65534)
+    try: yield
+    finally: os.seteuid(0)
+
+
+def test_folders_that_cannot_be_read_or_written(nowhere, files):
+    place = nowhere/'place'
+    (place/FOLDER).mkdir(parents=True)
+    for p in (*nowhere.parents, nowhere):
+        if os.stat(p).st_uid == os.getuid() and os.geteuid() == 0 and str(p).startswith('/tmp/pytest'): os.chmod(p, 0o755)
+    (place/FOLDER/'data_batch_1').write_bytes(b'')
+    os.chmod(place/FOLDER/'data_batch_1', 0)
+    with without_privileges(), pytest.raises(DataError, match='data_batch_1 cannot be read: Permission denied'): read_pickled(place/FOLDER, {'data_batch_1': ''})
+    os.chmod(place, 0)
+    try:
+        with without_privileges(), pytest.raises(DataError, match='cannot be read'): get_data(root=place)
+        os.chmod(place, 0o555)
+        with without_privileges(), pytest.raises(DataError, match='cannot be written to'): fetch(Remote(NAME, (), 'md5:0', 1), place)
+    finally: os.chmod(place, 0o755)
+
+
+def in_another_process(code, **kwargs):
+    return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def test_no_room_left_keeps_what_was_fetched(tmp_path, archive):
+    "The kernel stops the file at half of its size"
+    with Mirror(archive) as mirror:
+        r = remote(mirror, 'good', 'good')
+        code = f'''
+import resource
+from cifar_resnet.data import *
+resource.setrlimit(resource.RLIMIT_FSIZE, ({len(archive)//2}, {len(archive)//2}))
+try: fetch({r!r}, {str(tmp_path)!r})
+except DataError as e: print(e)
+'''
+        out, err = in_another_process(code).communicate(timeout=120)
+        assert 'no space left for' in out and 'what was fetched is kept' in out, (out, err)
+        assert len(mirror.requests) == 1  # other mirrors would not help
+        assert (tmp_path/f'{NAME}.part').read_bytes() == archive[:len(archive)//2]
+        assert fetch(r, tmp_path).read_bytes() == archive
+
+
+def test_a_really_full_disk(nowhere, archive):
+    disk = nowhere/'disk'
+    disk.mkdir()
+    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={max(len(archive)//2//4096, 1)*4096}', 'tmpfs', str(disk)], capture_output=True, text=True)
+    if mounted.returncode: pytest.skip(f'cannot mount a small disk here: {mounted.stderr.strip()}')
+    try:
+        with Mirror(archive) as mirror:
+            with pytest.raises(DataError, match='MB free, and fetching takes'): get_data(root=disk, archive=remote(mirror, 'good'))
+            assert not mirror.requests  # said before anything was fetched
+            with pytest.raises(DataError, match='no space left'): fetch(remote(mirror, 'good'), disk)
+            assert 0 < (disk/f'{NAME}.part').stat().st_size < len(archive)
+    finally: subprocess.run(['umount', str(disk)], check=True)
+
+
+def test_killed_while_fetching(tmp_path, archive):
+    with Mirror(archive*8) as mirror:
+        r = remote(mirror, 'slow')
+        child = in_another_process(f'from cifar_resnet.data import *; fetch({r!r}, {str(tmp_path)!r})')
+        part, deadline = tmp_path/f'{NAME}.part', time.time() + 120
+        while not (part.exists() and part.stat().st_size > 0):
+            assert time.time() < deadline and child.poll() is None, child.stderr.read()
+            time.sleep(.05)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        had = part.stat().st_size
+        assert 0 < had < len(mirror.content) and not (tmp_path/NAME).exists()
+        assert fetch(remote(mirror, 'good'), tmp_path).read_bytes() == mirror.content
+        assert mirror.requests[-1][1] == f'bytes={had}-'
+
+
+def test_two_processes_fetch_once(tmp_path, archive):
+    with Mirror(archive) as mirror:
+        code = f'from cifar_resnet.data import *; print(fetch({remote(mirror, "slow")!r}, {str(tmp_path)!r}))'
+        both = [in_another_process(code) for _ in range(2)]
+        for p in both:
+            out, err = p.communicate(timeout=180)
+            assert out.strip() == str(tmp_path/NAME), err
+        assert len(mirror.requests) == 1 and (tmp_path/NAME).read_bytes() == archive
+
+
+@pytest.mark.parametrize('harm,says', [
+    (lambda f: f.write_bytes(f.read_bytes()[:-1]), 'it has 30,729,999 bytes, not 30,730,000'),
+    (lambda f: f.write_bytes(f.read_bytes() + b'x'), 'it has 30,730,001 bytes'),
+    (lambda f: f.write_bytes(b'\xff' + f.read_bytes()[1:]), 'record 0 has label 255'),
+    (lambda f: f.unlink(), 'is missing')], ids=['cut', 'long', 'label', 'missing'])
+def test_a_damaged_binary_file_is_named_and_kept(nowhere, harm, says):
+    folder = nowhere/'cifar-10-batches-bin'
+    folder.mkdir()
+    for b in BATCHES: (folder/f'{b}.bin').write_bytes(bytes(30_730_000))
+    harm(folder/'test_batch.bin')
+    before = {p.name: p.stat().st_size for p in folder.iterdir()}
+    with pytest.raises(DataError, match='test_batch.bin') as e: get_data(root=nowhere)
+    assert says in str(e.value) and {p.name: p.stat().st_size for p in folder.iterdir()} == before
+
+
+def test_search_order(nowhere, monkeypatch):
+    "root, then the variable, then the cache; each in either layout or directly"
+    def put(folder, mark):
+        folder.mkdir(parents=True)
+        for b in BATCHES: (folder/f'{b}.bin').write_bytes(bytes([mark]) + bytes(30_729_999))
+    cache, named, chosen = nowhere/'cache'/'cifar_resnet', nowhere/'named', nowhere/'chosen'
+    put(cache/'cifar-10-batches-bin', 1)
+    assert get_data(download=False).source.startswith(str(cache))
+    put(named, 2)
+    monkeypatch.setenv('CIFAR_RESNET_DATA', str(named))
+    assert get_data(download=False).source == str(named)
+    put(chosen/'cifar-10-batches-bin', 3)
+    assert get_data(root=chosen, download=False).source.startswith(str(chosen))
+
+
+def test_no_network_names_every_place_and_digits(nowhere):
+    nobody = Remote(NAME, ('http://127.0.0.1:9/x',), 'md5:0', 1000)
+    with pytest.raises(DataError) as e: get_data(root=nowhere/'mine', archive=nobody)
+    for part in (str(nowhere/'mine'), str(nowhere/'cache'/'cifar_resnet'), '127.0.0.1:9', 'refused', "get_data('digits')"): assert part in str(e.value)
