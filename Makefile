@@ -1,11 +1,11 @@
 # Every target sets up what it needs by itself; a second call installs nothing.
 SHELL  := /bin/bash
 VENV   := .venv
-BIN    := $(CURDIR)/$(VENV)/bin
+BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 LOCK   := requirements.lock
 # The first of these that runs and is new enough; `make PYTHON=/path/to/python …` chooses another.
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2>/dev/null && { echo $$p; break; }; done)
 # TORCH=cpu installs PyTorch without its gigabytes for NVIDIA GPUs (from PyTorch's own package index).
 TORCH  ?=
 CHAPTERS ?= $(sort $(wildcard nbs/[0-9]*.ipynb))
@@ -17,7 +17,7 @@ export JUPYTER_CONFIG_DIR  := $(CURDIR)/$(VENV)/home/jupyter
 export JUPYTER_DATA_DIR    := $(CURDIR)/$(VENV)/home/jupyter
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/$(VENV)/home/jupyter
 export NO_ALBUMENTATIONS_UPDATE := 1
-export PATH := $(BIN):$(PATH)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check run-chapters export readme badges docs lock lab clean
@@ -27,13 +27,14 @@ help: ## list these targets
 
 setup: $(READY) ## install everything into .venv (the other targets do it when needed)
 
-$(BIN)/uv:
-	@test -n "$(PYTHON)" || { echo "cifar_resnet needs Python 3.11 or newer, and found none; name one with make PYTHON=/path/to/python" >&2; exit 1; }
+$(VENV)/.uv:
+	@test -n "$(PYTHON)" || { echo "cifar_resnet needs Python 3.11.4 or newer, and found none; name one with make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep -m1 '^uv==' $(LOCK) || echo uv)"
+	@touch $@
 
-$(READY): $(LOCK) settings.ini setup.py pyproject.toml | $(BIN)/uv
-	@echo "Setting up $(VENV): the first time this fetches about 4 GB on Linux (PyTorch with its GPU libraries), afterwards it comes from the package cache"
+$(READY): $(LOCK) settings.ini setup.py pyproject.toml | $(VENV)/.uv
+	@echo "Setting up $(VENV): the first time this fills 6 GB on Linux (PyTorch with its GPU libraries); afterwards the package cache has it"
 ifeq ($(TORCH),cpu)
 	@grep -vE '^(nvidia-|cuda-|triton)' $(LOCK) > $(VENV)/cpu.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --torch-backend cpu -r $(VENV)/cpu.lock
@@ -41,7 +42,8 @@ else
 	@$(BIN)/uv pip install -q --python $(BIN)/python -r $(LOCK)
 endif
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
-	@touch $(READY)
+	@$(BIN)/python -c 'import torch, torchvision, cifar_resnet'
+	@touch $@
 
 demo: $(READY) ## draw the figures of chapter 00 on the data that ships with it, into runs/demo/
 	@$(BIN)/python -c "from cifar_resnet.data import *; data = get_data('digits'); print(data); print(*tour(data, 'runs/demo'), sep='\n')"
@@ -71,8 +73,8 @@ docs: $(READY) ## build the site into _docs/ (with Quarto where it is installed)
 lab: $(READY) ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab nbs
 
-lock: | $(BIN)/uv ## renew requirements.lock from settings.ini
-	@echo 'torch!=2.13.0' | $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --extra dev --no-annotate \
+lock: | $(VENV)/.uv ## renew requirements.lock from settings.ini
+	@echo 'torch!=2.13.0' | $(VENV)/.uv pip compile -q --upgrade --universal --python-version 3.11 --extra dev --no-annotate \
 	    --custom-compile-command 'make lock' --constraints - setup.py -o $(LOCK)
 
 clean: ## remove what was built (not .venv, not runs/)

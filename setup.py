@@ -33,7 +33,7 @@ setup(
         f"Development Status :: {statuses[cfg['status']]}",
         audiences[cfg['audience']],
         f"Natural Language :: {cfg['language']}",
-        f"Programming Language :: Python :: {cfg['min_python']}",
+        f"Programming Language :: Python :: {'.'.join(cfg['min_python'].split('.')[:2])}",
     ],
     python_requires=f">={cfg['min_python']}",
     install_requires=lines('requirements'),

@@ -17,12 +17,15 @@ def contents():
 
 
 def changed_by(command):
-    "Files that `command` changes; they are put back as they were"
+    "Files that `command` changes; everything is put back as it was"
     before = contents()
-    subprocess.run([SCRIPTS/command], cwd=ROOT, check=True)
-    after = contents()
-    for path, text in before.items():
-        if after.get(path) != text: path.write_bytes(text)
+    try:
+        subprocess.run([SCRIPTS/command], cwd=ROOT, check=True)
+        after = contents()
+    finally:
+        for path in contents().keys() - before.keys(): path.unlink()
+        for path, text in before.items():
+            if not path.exists() or path.read_bytes() != text: path.write_bytes(text)
     return sorted(str(p.relative_to(ROOT)) for p in before.keys() | after.keys() if before.get(p) != after.get(p))
 
 

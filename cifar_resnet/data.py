@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['KNOWN_COPIES', 'DIGITS', 'CIFAR10_CLASSES', 'CIFAR10_MEAN', 'CIFAR10_STD', 'BATCHES', 'RECORD', 'PER_FILE',
-           'CIFAR10_ARCHIVE', 'LAYOUTS', 'Split', 'ImageData', 'choose_valid', 'DataError', 'fingerprint',
-           'channel_histograms', 'channel_stats', 'read_binary', 'read_pickled', 'Remote', 'fetch', 'data_places',
-           'get_data', 'is_quick', 'course_data', 'needs_cifar10', 'styled', 'show_images', 'show_samples',
-           'class_counts', 'plot_class_balance', 'plot_histograms', 'class_means', 'nearest', 'show_pairs',
-           'pair_table', 'plot_pair_table', 'mean_colour', 'train_steps', 'train_transforms', 'test_transforms',
-           'TransformedSplit', 'seed_worker', 'make_loaders', 'Draws', 'BatchAugment', 'default_augment', 'Batches',
-           'environment', 'cpu_name', 'images_per_second', 'results_folders', 'load_record', 'record_names',
+           'CIFAR10_ARCHIVE', 'LAYOUTS', 'Split', 'ImageData', 'whole_number', 'choose_valid', 'DataError',
+           'fingerprint', 'channel_histograms', 'channel_stats', 'one_line', 'read_binary', 'read_pickled', 'Remote',
+           'locked', 'fetch', 'NotHere', 'data_places', 'get_data', 'switched_on', 'is_quick', 'course_data',
+           'needs_cifar10', 'styled', 'show_images', 'show_samples', 'class_counts', 'plot_class_balance',
+           'plot_histograms', 'class_means', 'nearest', 'show_pairs', 'pair_table', 'plot_pair_table', 'usual_flip',
+           'check_augment', 'mean_colour', 'train_steps', 'train_transforms', 'eval_transforms', 'TransformedSplit',
+           'seed_worker', 'make_loaders', 'Draws', 'BatchAugment', 'default_augment', 'Batches', 'environment',
+           'cpu_name', 'images_per_second', 'results_folders', 'load_record', 'record_names', 'write_whole',
            'save_record', 'recorded', 'tour']
 
-# %% ../nbs/00_data.ipynb #e077ce3e
-import errno, hashlib, json, os, pickle, platform, shutil, subprocess, tarfile, tempfile, time
+# %% ../nbs/00_data.ipynb #1167efed
+import errno, hashlib, json, operator, os, pickle, platform, re, shutil, subprocess, sys, tarfile, tempfile, time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import wraps
@@ -28,7 +30,7 @@ import torch
 from fastcore.xdg import xdg_cache_home
 from tqdm import tqdm
 
-# %% ../nbs/00_data.ipynb #d1d19bfb
+# %% ../nbs/00_data.ipynb #c0024bd4
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
     "Images of one split with their labels; `split[i]` picks some of them"
@@ -44,7 +46,7 @@ class Split:
         chosen = np.atleast_1d(np.arange(len(self))[which])
         return replace(self, images=self.images[chosen], labels=self.labels[chosen], ids=self.ids[chosen])
 
-# %% ../nbs/00_data.ipynb #554d6832
+# %% ../nbs/00_data.ipynb #46dfd13b
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageData:
     "A data set in three splits, with what is known of where it came from"
@@ -64,23 +66,34 @@ class ImageData:
     @property
     def full(self):
         "Train and valid together, in the official order: for a final run after every choice is made"
-        parts = (self.train, self.valid)
-        whole = replace(self.train, **{f: np.concatenate([getattr(p, f) for p in parts]) for f in ('images', 'labels', 'ids')})
+        def both(field): return np.concatenate([getattr(self.train, field), getattr(self.valid, field)])
+        whole = Split(both('images'), both('labels'), both('ids'), self.classes)
         return whole[np.argsort(whole.ids)]
 
     def __repr__(self):
         sizes = ', '.join(f'{s} {len(getattr(self, s)):,}' for s in ('train', 'valid', 'test'))
-        return f'{self.name}: {sizes} images in {len(self.classes)} classes, fingerprint {self.fingerprint}, from {self.source}'
+        return f'{self.name}: {sizes} images, {len(self.classes)} classes\nfingerprint {self.fingerprint}' + (
+            f', {self.inexact} images differ from the official ones' if self.inexact else '')
 
-# %% ../nbs/00_data.ipynb #9750a2c2
+# %% ../nbs/00_data.ipynb #215778e9
+def whole_number(name, value, low, high=None):
+    "`value` as an int from `low` to `high`; anything else gets one clear line"
+    try: n = None if isinstance(value, bool) else operator.index(value)
+    except TypeError: n = None
+    if n is not None and n >= low and (high is None or n <= high): return n
+    range_ = f'of at least {low:,}' if high is None else f'from {low:,} to {high:,}'
+    raise ValueError(f'{name}={value!r}: choose a whole number {range_}')
+
+# %% ../nbs/00_data.ipynb #793afbe3
 def choose_valid(
     labels:np.ndarray,  # the label of every training image
     n:int,  # how many to hold out
     seed:int=0,  # which ones
 ):  # their positions, in rising order
     "Hold out `n` images, as many from every class as can be"
+    n, seed = whole_number('n', n, 0, len(labels)), whole_number('seed', seed, 0)
     order = np.random.default_rng(seed).permutation(len(labels))
-    turn = np.empty(len(labels), dtype=int)
+    turn = np.empty(len(labels), dtype=int)  # 0 for the first of its class in this order, 1 for the second, …
     for c in np.unique(labels):
         mine = order[labels[order] == c]
         turn[mine] = np.arange(len(mine))
@@ -93,7 +106,7 @@ class DataError(Exception):
 # Copies of CIFAR-10 that are known not to be pixel for pixel the official one: fingerprint → images that differ.
 KNOWN_COPIES = {'4bd579b3661e6513': 178}
 
-# %% ../nbs/00_data.ipynb #69d7287e
+# %% ../nbs/00_data.ipynb #6880b48d
 def fingerprint(*arrays):
     "Sixteen hex digits that change when any byte of `arrays` does"
     digest = hashlib.sha256()
@@ -101,16 +114,14 @@ def fingerprint(*arrays):
     return digest.hexdigest()[:16]
 
 def _image_data(name, train, test, classes, mean, std, source, valid, seed, inexact=None):
-    if not 0 <= valid < len(train[1]):
-        raise ValueError(f'valid={valid:,}: {name} has {len(train[1]):,} training images, so choose 0 to {len(train[1])-1:,}')
     held_out = np.zeros(len(train[1]), dtype=bool)
     held_out[choose_valid(train[1], valid, seed)] = True
     def part(which): return Split(train[0][which], train[1][which], np.flatnonzero(which), tuple(classes))
-    mark = fingerprint(*train, *test)
-    return ImageData(name, part(~held_out), part(held_out), Split(*test, np.arange(len(test[1])), tuple(classes)),
-                     tuple(mean), tuple(std), mark, str(source), KNOWN_COPIES.get(mark, inexact))
+    digest, tests = fingerprint(*train, *test), Split(*test, np.arange(len(test[1])), tuple(classes))
+    return ImageData(name, part(~held_out), part(held_out), tests, tuple(map(float, mean)), tuple(map(float, std)),
+                     digest, str(source), KNOWN_COPIES.get(digest, inexact))
 
-# %% ../nbs/00_data.ipynb #4401e56a
+# %% ../nbs/00_data.ipynb #8d9943e5
 def channel_histograms(images):  # uint8, (N, H, W, 3)
     "How often every value from 0 to 255 occurs in each of the three channels: a (3, 256) table of counts"
     return np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(3)])
@@ -122,7 +133,7 @@ def channel_stats(images):  # uint8, (N, H, W, 3)
     mean = counts @ values / n
     return mean, np.sqrt(counts @ values**2 / n - mean**2)
 
-# %% ../nbs/00_data.ipynb #60da9d52
+# %% ../nbs/00_data.ipynb #f695c48d
 DIGITS = 'zero one two three four five six seven eight nine'.split()
 
 def _enlarge(scan):
@@ -137,15 +148,18 @@ def _digits(valid, seed):
     is_test = np.zeros(len(labels), dtype=bool)
     is_test[choose_valid(labels, 360, seed=0)] = True
     train, test = (images[~is_test], labels[~is_test]), (images[is_test], labels[is_test])
-    valid = 180 if valid is None else valid
     return _image_data('digits', train, test, DIGITS, *channel_stats(train[0]), 'scikit-learn', valid, seed, inexact=0)
 
-# %% ../nbs/00_data.ipynb #3ac7bc5b
+# %% ../nbs/00_data.ipynb #504c82be
 CIFAR10_CLASSES = 'airplane automobile bird cat deer dog frog horse ship truck'.split()
 CIFAR10_MEAN = (0.49139968, 0.48215841, 0.44653091)  # as published, over the 50,000 training images
 CIFAR10_STD = (0.24703223, 0.24348513, 0.26158784)
 BATCHES = [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']
 RECORD, PER_FILE = 1 + 3*32*32, 10_000
+
+def one_line(text):
+    "`text` without line breaks or control characters, not too long"
+    return ' '.join(re.sub(r'[^\x20-\x7e\u00a0-\uffff]', ' ', str(text)).split())[:300]
 
 def _read_bytes(path):
     try: return path.read_bytes()
@@ -172,22 +186,43 @@ def read_binary(folder):  # holds data_batch_1.bin … data_batch_5.bin and test
     *train, test = [_read_binary_file(Path(folder)/f'{b}.bin') for b in BATCHES]
     return tuple(map(np.concatenate, zip(*train))), test
 
-# %% ../nbs/00_data.ipynb #408ea15e
+# %% ../nbs/00_data.ipynb #7e7e2b10
+class _Bytes:
+    "Stands in for an array while a pickle is read: takes the bytes, and lets NumPy make sense of them afterwards"
+    def __init__(self, *args): pass
+
+    def __setstate__(self, state):
+        _, self.shape, _, _, raw = state
+        self.raw = raw if isinstance(raw, bytes) else raw.encode('latin1')
+
+    def array(self): return np.frombuffer(self.raw, dtype=np.uint8).reshape(self.shape)
+
+class _Kind:
+    "Stands in for the type of an array's numbers: only whole bytes are read"
+    def __init__(self, code, *flags):
+        if code not in ('u1', '|u1', 'uint8'): raise DataError(f'a CIFAR-10 file holds numbers of type {code!r}, not bytes')
+
+    def __setstate__(self, state): pass
+
 class _PlainUnpickler(pickle.Unpickler):
-    "Builds NumPy arrays and plain values; refuses everything else"
-    allowed = {'_reconstruct': np.empty(0).__reduce__()[0], 'ndarray': np.ndarray, 'dtype': np.dtype}
+    "Reads plain values and arrays of bytes, and refuses everything else"
+    stand_ins = {'_reconstruct': _Bytes, 'ndarray': _Bytes, 'dtype': _Kind}
 
     def find_class(self, module, name):
-        if module.split('.')[0] == 'numpy' and name in self.allowed: return self.allowed[name]
-        raise DataError(f'a CIFAR-10 file asks for {module}.{name}: it holds more than arrays, and was not opened further')
+        if module in ('numpy', 'numpy.core.multiarray') and name in self.stand_ins: return self.stand_ins[name]
+        raise DataError(f'a CIFAR-10 file asks for {module}.{name}: it holds more than arrays, and was not opened')
 
 def _unpickle(path):
-    with open(path, 'rb') as f:
-        try: return _PlainUnpickler(f, encoding='latin1').load()
-        except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError) as e:
-            raise DataError(f'{path} is damaged: {e}') from None
+    "(pixels, labels) of one file"
+    try:
+        with open(path, 'rb') as f: batch = _PlainUnpickler(f, encoding='latin1').load()
+        pixels, labels = batch['data'].array().reshape(-1, 3072), np.array(batch['labels'], dtype=np.int64)
+        if len(pixels) != len(labels): raise ValueError(f'{len(pixels)} images and {len(labels)} labels')
+        return pixels, labels
+    except DataError: raise
+    except Exception as e: raise DataError(f'{path} is damaged: {one_line(e)}') from None
 
-# %% ../nbs/00_data.ipynb #13aa83e3
+# %% ../nbs/00_data.ipynb #cee252db
 def _official_sums():
     from torchvision.datasets import CIFAR10
     return dict(CIFAR10.train_list + CIFAR10.test_list)
@@ -201,9 +236,8 @@ def read_pickled(
     def read(name):
         path = Path(folder)/name
         if (found := hashlib.md5(_read_bytes(path)).hexdigest()) != sums[name]:
-            raise DataError(f'{path} is damaged: its md5 is {found}, not {sums[name]}; get a fresh copy of this file')
-        batch = _unpickle(path)
-        return _checked(path, np.asarray(batch['data'], dtype=np.uint8), np.asarray(batch['labels']))
+            raise DataError(f'{path} is damaged: its md5 is {found}, not {sums[name]}; get a fresh copy')
+        return _checked(path, *_unpickle(path))
     *train, test = [read(b) for b in BATCHES]
     return tuple(map(np.concatenate, zip(*train))), test
 
@@ -223,7 +257,7 @@ CIFAR10_ARCHIVE = Remote('cifar-10-python.tar.gz', (
     'https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz',
 ), 'md5:c58f30108f718f92721af3b95e74349a', 170_498_071)
 
-# %% ../nbs/00_data.ipynb #406e559c
+# %% ../nbs/00_data.ipynb #99077c01
 def _matches(path, digest):
     kind, _, expected = digest.partition(':')
     with open(path, 'rb') as f: return hashlib.file_digest(f, kind).hexdigest() == expected
@@ -235,69 +269,111 @@ def _append(part, chunks, bar):
         with open(part, 'ab') as f:
             for chunk in chunks: bar.update(f.write(chunk))
     except OSError as e:
-        if e.errno in _FULL: raise DataError(f'no space left for {part} ({e.strerror}): what was fetched is kept; free some space and call again') from None
-        raise
+        if e.errno not in _FULL: raise
+        raise DataError(f'no space left for {part} ({e.strerror}): what was fetched is kept; free some space and call again') from None
 
-# %% ../nbs/00_data.ipynb #2f7425b1
-def _chunks(response, skip):
-    "The bytes of `response` after the first `skip`"
-    while chunk := response.read(1 << 18):
-        if len(chunk) > skip: yield chunk[skip:]
-        skip = max(0, skip - len(chunk))
+# %% ../nbs/00_data.ipynb #68f061d6
+def _chunks(response, skip, most):
+    "The bytes of `response` after the first `skip`, at most `most` of them"
+    while most > 0 and (chunk := response.read(1 << 18)):
+        rest, skip = chunk[skip:][:most], max(0, skip - len(chunk))
+        most -= len(rest)
+        if rest: yield rest
 
 class _WrongAnswer(Exception): pass
 
+def _size(path): return path.stat().st_size if path.exists() else 0
+
+def _open(url, have):
+    request = Request(url, headers={'User-Agent': 'cifar_resnet'})
+    if have: request.add_header('Range', f'bytes={have}-')
+    return urlopen(request, timeout=30)
+
+# %% ../nbs/00_data.ipynb #66f8006a
 def _continue_download(url, part, size):
     "Append to `part` what it still lacks of `url`"
-    have = part.stat().st_size if part.exists() else 0
-    request = Request(url, headers={'User-Agent': 'cifar_resnet', **({'Range': f'bytes={have}-'} if have else {})})
-    with urlopen(request, timeout=30) as r:
-        resumed = r.status == 206 and r.headers.get('Content-Range', '').startswith(f'bytes {have}-')
+    have = _size(part)
+    with _open(url, have) as r:
         if r.headers.get_content_type() == 'text/html': raise _WrongAnswer('answered with a web page')
-        length = int(r.headers.get('Content-Length', 0))
-        total = length + (have if resumed else 0)
+        resumed = r.status == 206 and r.headers.get('Content-Range', '').startswith(f'bytes {have}-')
+        length, skip = r.headers.get('Content-Length'), 0 if resumed else have
+        total = size if length is None else int(length) + have - skip
         if size and total != size: raise _WrongAnswer(f'offers {total:,} bytes, not {size:,}')
+        most = sys.maxsize if total is None else total - have
         with tqdm(total=total, initial=have, unit='B', unit_scale=True, desc=part.stem) as bar:
-            _append(part, _chunks(r, 0 if resumed else have), bar)
-    if (got := part.stat().st_size) < total: raise _WrongAnswer(f'stopped at {got:,} of {total:,} bytes (kept)')
+            _append(part, _chunks(r, skip, most), bar)
+    if total and _size(part) < total: raise _WrongAnswer(f'stopped at {_size(part):,} of {total:,} bytes (kept)')
 
-# %% ../nbs/00_data.ipynb #9d161b37
-def _why(e):
-    if isinstance(e, HTTPError): return f'HTTP {e.code} {e.reason}'
-    return str(getattr(e, 'reason', None) or e or type(e).__name__)
-
+# %% ../nbs/00_data.ipynb #5d09f98a
 def _fetch_from(url, part, remote):
-    if part.exists() and remote.size and part.stat().st_size > remote.size: part.unlink()
-    if not (part.exists() and part.stat().st_size == remote.size): _continue_download(url, part, remote.size)
+    "Bring `part` to its end from one place"
+    if remote.size and _size(part) > remote.size: part.unlink()
+    had = _size(part)
+    if had and _matches(part, remote.digest): return
+    try: _continue_download(url, part, remote.size)
+    except HTTPError as e:
+        if not (had and e.code == 416): raise  # 416: there is nothing after what we have
+    if had and not _matches(part, remote.digest):  # perhaps it was what we had that was wrong
+        part.unlink()
+        _continue_download(url, part, remote.size)
     if _matches(part, remote.digest): return
     part.unlink()
     raise _WrongAnswer(f'sent other bytes: their {remote.digest.split(":")[0]} is wrong (thrown away)')
 
+def _why(e):
+    if isinstance(e, HTTPError): return f'HTTP {e.code} {one_line(e.reason)}'
+    return one_line(getattr(e, 'reason', None) or e or type(e).__name__)
+
+# %% ../nbs/00_data.ipynb #70a351b3
 def _writable(folder):
-    try: folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise DataError(f'{folder} cannot be made: {e.strerror}; name a folder that can be written to') from None
-    try: tempfile.TemporaryFile(dir=folder).close()
-    except OSError as e: raise DataError(f'{folder} cannot be written to: {e.strerror}; name one that can') from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as e: raise DataError(f'{folder} cannot be written to: {e.strerror}; name a folder that can') from None
     return folder
 
-# %% ../nbs/00_data.ipynb #6ed6a227
+@contextmanager
+def locked(path):
+    "One process at a time works on `path`; the others say that they wait"
+    from filelock import FileLock, Timeout
+    lock = FileLock(f'{path}.lock', mode=0o666)
+    try:
+        try: lock.acquire(timeout=1)
+        except Timeout:
+            print(f'another process is at work on {path}: waiting for it', file=sys.stderr)
+            lock.acquire()
+    except OSError as e: raise DataError(f'{path}.lock cannot be opened: {e.strerror}') from None
+    try: yield
+    finally: lock.release()
+
+# %% ../nbs/00_data.ipynb #e0bbd238
+def _whole(path, digest):
+    try: return path.is_file() and _matches(path, digest)
+    except OSError as e: raise DataError(f'{path} cannot be read: {e.strerror}') from None
+
+def _try_each(remote, dest):
+    part, failures = dest.with_name(f'{dest.name}.part'), []
+    for url in remote.urls:
+        try: _fetch_from(url, part, remote)
+        except KeyboardInterrupt:
+            print(f'\nstopped: {part} is kept, and the next call continues it', file=sys.stderr)
+            raise
+        except (OSError, HTTPException, _WrongAnswer, ValueError) as e: failures.append(f'{url} {_why(e)}')
+        else: return part.replace(dest)
+    raise DataError(f'{remote.name} could not be fetched: ' + '; '.join(failures))
+
 def fetch(
     remote:Remote,  # what to get
     folder,  # where to put it
 ):  # the path of the whole, checked file
     "Get a file from the first place that has it; a broken download is continued by the next call"
-    from filelock import FileLock
-    folder = _writable(Path(folder))
-    dest, part, failures = folder/remote.name, folder/f'{remote.name}.part', []
-    with FileLock(folder/f'{remote.name}.lock'):
-        if dest.exists() and _matches(dest, remote.digest): return dest
-        for url in remote.urls:
-            try: _fetch_from(url, part, remote)
-            except (OSError, HTTPException, _WrongAnswer, ValueError) as e: failures.append(f'{url} {_why(e)}')
-            else: return part.replace(dest)
-    raise DataError(f'{remote.name} could not be fetched: ' + '; '.join(failures))
+    if Path(remote.name).name != remote.name: raise DataError(f'{remote.name!r} is no plain file name')
+    dest = Path(folder).expanduser()/remote.name
+    if _whole(dest, remote.digest): return dest
+    _writable(dest.parent)
+    with locked(dest): return dest if _whole(dest, remote.digest) else _try_each(remote, dest)
 
-# %% ../nbs/00_data.ipynb #ee907df3
+# %% ../nbs/00_data.ipynb #f1f009b0
 def _only_batches(member, path):
     parts = PurePosixPath(member.name).parts
     if parts[:1] != ('cifar-10-batches-py',) or '..' in parts or not (member.isfile() or member.isdir()):
@@ -306,59 +382,73 @@ def _only_batches(member, path):
 
 def _unpack(archive, folder):
     "Unpack the official archive; its folder appears only when it is whole"
-    scratch = folder/'.unpacking'
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix='.unpacking', dir=folder))
     try:
         with tarfile.open(archive) as tar: tar.extractall(scratch, filter=_only_batches)
         (scratch/'cifar-10-batches-py').replace(folder/'cifar-10-batches-py')
-    except OSError as e: raise DataError(f'{archive} could not be unpacked: {e.strerror or e}; free some space and call again') from None
-    except (tarfile.TarError, EOFError) as e: raise DataError(f'{archive} could not be unpacked: {e}') from None
+    except OSError as e:
+        advice = '; free some space and call again' if e.errno in _FULL else ''
+        raise DataError(f'{archive} could not be unpacked: {e.strerror or one_line(e)}{advice}') from None
+    except (tarfile.TarError, EOFError) as e: raise DataError(f'{archive} could not be unpacked: {one_line(e)}') from None
     finally: shutil.rmtree(scratch, ignore_errors=True)
 
-# %% ../nbs/00_data.ipynb #e6164b42
-LAYOUTS = {'cifar-10-batches-py': ('data_batch_1', read_pickled), 'cifar-10-batches-bin': ('data_batch_1.bin', read_binary)}
+# %% ../nbs/00_data.ipynb #d8a95121
+LAYOUTS = {'cifar-10-batches-py': ('', read_pickled), 'cifar-10-batches-bin': ('.bin', read_binary)}
+
+class NotHere(DataError):
+    "CIFAR-10 is in none of the places where it is looked for"
 
 def data_places(root=None):  # a folder of your choice
     "The folders where CIFAR-10 is looked for, in order"
-    named = [root, os.environ.get('CIFAR_RESNET_DATA')]
-    return [Path(p).expanduser() for p in named if p] + [xdg_cache_home()/'cifar_resnet']
+    if root is not None and not (isinstance(root, (str, os.PathLike)) and str(root)):
+        raise ValueError(f'root={root!r}: name a folder')
+    named = [p for p in (root, os.environ.get('CIFAR_RESNET_DATA')) if p]
+    try: return [Path(p).expanduser() for p in named] + [xdg_cache_home()/'cifar_resnet']
+    except RuntimeError as e: raise DataError(f"{', '.join(map(str, named))}: {one_line(e)}") from None
 
 def _found_in(place):
     "The folder of a layout in `place`, and its reader; None where there is no CIFAR-10"
     try:
-        if place.exists() and not place.is_dir(): raise DataError(f'{place} is a file; name the folder that holds, or shall hold, CIFAR-10')
-        for folder, (first, read) in LAYOUTS.items():
-            if (place/folder).is_dir(): return place/folder, read
-            if (place/first).is_file(): return place, read
-    except PermissionError: raise DataError(f'{place} cannot be read: permission denied') from None
+        if os.path.lexists(place) and not os.path.isdir(place): raise DataError(f'{place} is a file; name the folder that holds, or shall hold, CIFAR-10')
+        if os.path.isdir(place): os.listdir(place)
+    except OSError as e: raise DataError(f'{place} cannot be read: {e.strerror}') from None
+    for name, (ending, read) in LAYOUTS.items():
+        if (place/name).is_dir(): return place/name, read
+        if os.path.lexists(place/name): raise DataError(f'{place/name} is no folder: move it away')
+        if any(os.path.lexists(place/f'{b}{ending}') for b in BATCHES): return place, read
 
-# %% ../nbs/00_data.ipynb #470f4ada
+# %% ../nbs/00_data.ipynb #f6ae74b4
 def _fetch_cifar10(places, archive):
     place = places[0]
     try:
-        need, free = 2.1*archive.size, shutil.disk_usage(_writable(place)).free
-        if free < need: raise DataError(f'{place} has {free/1e6:,.0f} MB free, and fetching takes {need/1e6:,.0f} MB')
-        packed = fetch(archive, place)
-        _unpack(packed, place)
+        _writable(place)
+        with locked(place/'cifar10'):
+            if found := _found_in(place): return found  # another process was quicker
+            there = max(_size(place/archive.name), _size(place/f'{archive.name}.part'))
+            need, free = 2.1*archive.size - there, shutil.disk_usage(place).free
+            if free < need: raise DataError(f'{place} has {free/1e6:,.0f} MB free, and fetching takes {need/1e6:,.0f} MB')
+            packed = fetch(archive, place)
+            _unpack(packed, place)
+            packed.unlink()
+            return _found_in(place)
     except DataError as e:
         looked = ', '.join(map(str, places))
-        raise DataError(f"CIFAR-10 is not in {looked}, and: {e}. Put it in one of these folders by hand, set CIFAR_RESNET_DATA, or take get_data('digits'), which needs no network") from None
-    packed.unlink()
-    return _found_in(place)
+        raise DataError(f"CIFAR-10 is not in {looked}, and: {e}. Put it in one of these folders by hand, set CIFAR_RESNET_DATA, "
+                        "or take get_data('digits'), which needs no internet connection") from None
 
-# %% ../nbs/00_data.ipynb #ba90acf7
+# %% ../nbs/00_data.ipynb #22416a84
 def _cifar10(root, valid, seed, download, archive):
     places = data_places(root)
     found = next(filter(None, map(_found_in, places)), None)
-    if not found and not download: raise DataError(f"CIFAR-10 is not in {', '.join(map(str, places))}; get_data('cifar10') fetches it")
+    if not found and not download: raise NotHere(f"CIFAR-10 is not in {', '.join(map(str, places))}; get_data('cifar10') fetches it")
     folder, read = found or _fetch_cifar10(places, archive)
-    (images, labels), test = read(folder)
-    return _image_data('cifar10', (images, labels), test, CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_STD, folder,
-                       5000 if valid is None else valid, seed, inexact=0 if read is read_pickled else None)
+    train, test = read(folder)
+    return _image_data('cifar10', train, test, CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_STD, folder, valid, seed,
+                       inexact=0 if read is read_pickled else None)
 
-# %% ../nbs/00_data.ipynb #b62eb600
+# %% ../nbs/00_data.ipynb #ab3a3ace
 def get_data(
-    name:str='cifar10',  # 'cifar10', or 'digits', which needs no network
+    name:str='cifar10',  # 'cifar10', or 'digits', which needs no internet connection
     root=None,  # a folder to look for CIFAR-10 in first, and to put it in
     valid:int=None,  # training images held out to choose with: 5,000 of CIFAR-10, 180 of digits
     seed:int=0,  # which ones
@@ -366,26 +456,35 @@ def get_data(
     archive:Remote=CIFAR10_ARCHIVE,  # where it is fetched from
 ) -> ImageData:
     "A data set in three splits: uint8 images, labels, class names, and a fingerprint of it all"
-    if name == 'cifar10': return _cifar10(root, valid, seed, download, archive)
-    if name == 'digits': return _digits(valid, seed)
-    raise ValueError(f"no data set is called {name!r}; there are 'cifar10' and 'digits'")
+    if name not in ('cifar10', 'digits'): raise ValueError(f"no data set is called {name!r}; there are 'cifar10' and 'digits'")
+    usual, most = (5000, 49_999) if name == 'cifar10' else (180, 1436)
+    valid = whole_number('valid', usual if valid is None else valid, 0, most)
+    whole_number('seed', seed, 0)
+    return _digits(valid, seed) if name == 'digits' else _cifar10(root, valid, seed, download, archive)
 
-# %% ../nbs/00_data.ipynb #8e997eab
-def is_quick():
-    "Was `CIFAR_RESNET_QUICK=1` asked for: small settings, on `digits`?"
-    return os.environ.get('CIFAR_RESNET_QUICK', '0') not in ('', '0')
+# %% ../nbs/00_data.ipynb #a2d50254
+def switched_on(name):
+    "Is the environment variable `name` set to yes?"
+    value = os.environ.get(name, '').strip().lower()
+    if value in ('', '0', 'false', 'no', 'off'): return False
+    if value in ('1', 'true', 'yes', 'on'): return True
+    raise ValueError(f'{name}={value}: say 1 or 0')
 
+def is_quick(): return switched_on('CIFAR_RESNET_QUICK')
+
+# %% ../nbs/00_data.ipynb #1a5b9f89
 def course_data():
     "CIFAR-10 for a chapter; `digits`, and a line that says why, in quick runs and in tests without CIFAR-10"
     if is_quick(): why = 'CIFAR_RESNET_QUICK is set'
     else:
         try: return get_data('cifar10', download='IN_TEST' not in os.environ)
-        except DataError as e:
-            if 'IN_TEST' not in os.environ: raise
+        except NotHere as e:
+            if 'CIFAR_RESNET_DATA' in os.environ or switched_on('CIFAR_RESNET_RERUN'): raise
             why = str(e)
     print(f'This chapter runs on digits: {why}')
     return get_data('digits')
 
+# %% ../nbs/00_data.ipynb #9e759dfb
 def needs_cifar10(
     data:ImageData,  # what the chapter runs on
     what:str,  # what is checked or shown
@@ -396,7 +495,7 @@ def needs_cifar10(
         print(f'skipped: {what} (needs CIFAR-10; this run is on {data.name})')
     return run
 
-# %% ../nbs/00_data.ipynb #617bac23
+# %% ../nbs/00_data.ipynb #677eaf1e
 def styled(draw):
     "Draw in the course's style, leaving the reader's own settings as they are"
     @wraps(draw)
@@ -431,11 +530,11 @@ def show_images(
     fig.suptitle(title)
     return fig
 
-# %% ../nbs/00_data.ipynb #93df386c
+# %% ../nbs/00_data.ipynb #b2a3595b
 @styled
 def show_samples(
     split:Split,  # where from
-    per_class:int=10,  # pictures of every class
+    per_class:int=9,  # pictures of every class
     seed:int=0,  # which ones
 ):  # a matplotlib figure
     "A row of random pictures for every class"
@@ -446,7 +545,7 @@ def show_samples(
         for col, i in enumerate(rng.permutation(np.flatnonzero(split.labels == row))[:per_class]):
             y, x = row*(32+gap), col*(32+gap)
             wall[y:y+32, x:x+32] = split.images[i]
-    fig, ax = plt.subplots(figsize=(7.4, 7.4*wall.shape[0]/wall.shape[1]*.88))
+    fig, ax = plt.subplots(figsize=(6.2, 6.2*wall.shape[0]/wall.shape[1]*.86))
     ax.imshow(wall, interpolation='nearest')
     ax.set(xticks=[], yticks=np.arange(len(split.classes))*(32+gap)+16)
     ax.set_yticklabels(split.classes, fontsize=11)
@@ -494,7 +593,7 @@ def class_means(split:Split):  # where from
     "The mean image of every class, uint8 (classes, 32, 32, 3)"
     return np.stack([split.images[split.labels == c].mean(0).round() for c in range(len(split.classes))]).astype(np.uint8)
 
-# %% ../nbs/00_data.ipynb #ebc4d675
+# %% ../nbs/00_data.ipynb #6011a8c4
 def _standardised(images):
     "Each image as a row of mean 0 and length 1"
     rows = torch.from_numpy(np.ascontiguousarray(images)).flatten(1).float()
@@ -554,11 +653,18 @@ def plot_pair_table(table, classes, title):
     plt.setp(ax.get_xticklabels(), rotation=40, ha='right', rotation_mode='anchor')
     return fig
 
-# %% ../nbs/00_data.ipynb #09ea9352
+# %% ../nbs/00_data.ipynb #3c17920b
 def _albumentations():
     os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # it asks the network for news on import otherwise
     import albumentations
     return albumentations
+
+def usual_flip(data): return 0. if data.name == 'digits' else .5  # a mirrored 3 is no 3
+
+def check_augment(pad, flip, cutout):
+    "One clear line for what cannot be done to a 32 × 32 image"
+    whole_number('pad', pad, 0, 31), whole_number('cutout', cutout, 0, 32)
+    if not 0 <= flip <= 1: raise ValueError(f'flip={flip}: choose a probability from 0 to 1')
 
 def mean_colour(data:ImageData):  # any data set
     "The mean colour of the training images, as three whole numbers from 0 to 255"
@@ -567,18 +673,21 @@ def mean_colour(data:ImageData):  # any data set
 def train_steps(
     data:ImageData,  # for its mean colour
     pad:int=4,  # pixels mirrored on each side before the crop
-    flip:float=.5,  # probability of a left-right flip
+    flip:float=None,  # probability of a left-right flip; half if not given, and 0 for written digits
     cutout:int=8,  # side of the square that is painted over
 ):  # a list of albumentations transforms
     "The assignment's augmentations, one by one"
+    flip = usual_flip(data) if flip is None else flip
+    check_augment(pad, flip, cutout)
     A, side = _albumentations(), 32 + 2*pad
-    return [A.PadIfNeeded(min_height=side, min_width=side, border_mode=4),  # 4 is OpenCV's BORDER_REFLECT_101
+    mirrored = 4  # OpenCV's BORDER_REFLECT_101
+    return [A.PadIfNeeded(min_height=side, min_width=side, border_mode=mirrored),
             A.RandomCrop(height=32, width=32),
             A.HorizontalFlip(p=flip),
-            A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=(cutout, cutout), hole_width_range=(cutout, cutout),
-                            fill=mean_colour(data), p=1)]
+            A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=(cutout, cutout),
+                            hole_width_range=(cutout, cutout), fill=mean_colour(data), p=1)][:4 if cutout else 3]
 
-# %% ../nbs/00_data.ipynb #9fdeb924
+# %% ../nbs/00_data.ipynb #1e182a76
 def train_transforms(
     data:ImageData,  # for its mean and spread
     seed:int=None,  # fixes the draws of a single process
@@ -587,28 +696,30 @@ def train_transforms(
     "Augment, normalise, and hand over as a tensor"
     A = _albumentations()
     from albumentations.pytorch import ToTensorV2
-    return A.Compose(train_steps(data, **kwargs) + [A.Normalize(data.mean, data.std), ToTensorV2()], seed=seed)
+    to_network = [A.Normalize(data.mean, data.std), ToTensorV2()]
+    return A.Compose(train_steps(data, **kwargs) + to_network, seed=seed)
 
-def test_transforms(data:ImageData):  # for its mean and spread
+def eval_transforms(data:ImageData):  # for its mean and spread
     "Normalise, and hand over as a tensor: nothing random"
     A = _albumentations()
     from albumentations.pytorch import ToTensorV2
     return A.Compose([A.Normalize(data.mean, data.std), ToTensorV2()])
 
-# %% ../nbs/00_data.ipynb #bd6484f9
+# %% ../nbs/00_data.ipynb #9df8c4c2
 class TransformedSplit(torch.utils.data.Dataset):
     "A split whose images go through an albumentations transform, one at a time"
     def __init__(self, split, transform): self.split, self.transform = split, transform
     def __len__(self): return len(self.split)
-    def __getitem__(self, i): return self.transform(image=self.split.images[i])['image'], int(self.split.labels[i])
+    def __getitem__(self, i):
+        return self.transform(image=self.split.images[i])['image'], int(self.split.labels[i])
 
-# %% ../nbs/00_data.ipynb #23a1fb6b
+# %% ../nbs/00_data.ipynb #5a273568
 def seed_worker(worker_id):  # given by the DataLoader
     "Make this worker's augmentations its own; for `DataLoader(worker_init_fn=…)`"
     info = torch.utils.data.get_worker_info()
     info.dataset.transform.set_random_seed(info.seed % 2**32)
 
-# %% ../nbs/00_data.ipynb #8fbf1c34
+# %% ../nbs/00_data.ipynb #5e79d047
 def make_loaders(
     data:ImageData,  # any data set
     batch_size:int=512,  # images a step
@@ -617,15 +728,18 @@ def make_loaders(
     **kwargs,  # `pad`, `flip`, `cutout` of `train_steps`
 ):  # (train, valid, test)
     "The usual way to feed a network: albumentations in a DataLoader for each split"
-    if batch_size < 1 or workers < 0: raise ValueError(f'batch_size={batch_size}, workers={workers}: a batch has at least 1 image, and workers cannot be negative')
+    batch_size, workers = whole_number('batch_size', batch_size, 1), whole_number('workers', workers, 0)
+    whole_number('seed', seed, 0)
     def loader(split, transform, shuffle):
-        return torch.utils.data.DataLoader(TransformedSplit(split, transform), batch_size, shuffle=shuffle, num_workers=workers,
-            persistent_workers=workers > 0, worker_init_fn=seed_worker, pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(seed))
+        return torch.utils.data.DataLoader(
+            TransformedSplit(split, transform), batch_size, shuffle=shuffle, num_workers=workers,
+            persistent_workers=workers > 0, worker_init_fn=seed_worker,
+            pin_memory=torch.cuda.is_available(), generator=torch.Generator().manual_seed(seed))
     return (loader(data.train, train_transforms(data, seed=seed, **kwargs), True),
-            loader(data.valid, test_transforms(data), False), loader(data.test, test_transforms(data), False))
+            loader(data.valid, eval_transforms(data), False),
+            loader(data.test, eval_transforms(data), False))
 
-# %% ../nbs/00_data.ipynb #3a2692fa
+# %% ../nbs/00_data.ipynb #83ebcd94
 @dataclass(frozen=True)
 class Draws:
     "What chance decided for each image of a batch"
@@ -633,12 +747,14 @@ class Draws:
     flips: torch.Tensor  # (N,): is it mirrored?
     holes: torch.Tensor  # (N, 2): upper left corner of the painted square
 
-def _mirrored(i, size):
-    "Positions outside 0..size-1 mirrored at the border, without repeating the edge"
-    i = i.abs()
-    return torch.where(i >= size, 2*(size-1) - i, i)
+    def to(self, device): return Draws(self.offsets.to(device), self.flips.to(device), self.holes.to(device))
 
-# %% ../nbs/00_data.ipynb #2ad0ddda
+def _mirrored(i):
+    "Positions outside 0..31 mirrored at the border, without repeating the edge"
+    i = i.abs()
+    return torch.where(i > 31, 62 - i, i)
+
+# %% ../nbs/00_data.ipynb #5a3c1fd9
 @dataclass(frozen=True)
 class BatchAugment:
     "Pad, crop, flip and cutout for a whole uint8 batch (N, H, W, 3), on whatever device it is"
@@ -647,33 +763,40 @@ class BatchAugment:
     cutout: int=8  # side of the square that is painted over; 0: none
     fill: tuple=(125, 123, 114)  # its colour: the mean of CIFAR-10
 
-    def draw(self, n:int, size:int=32, generator:torch.Generator=None) -> Draws:
+    def __post_init__(self): check_augment(self.pad, self.flip, self.cutout)
+
+    def draw(self, n:int, generator:torch.Generator=None, device='cpu') -> Draws:
         "Throw the dice for `n` images"
-        where = dict(device=generator.device if generator else 'cpu', generator=generator)
-        return Draws(torch.randint(0, 2*self.pad + 1, (n, 2), **where), torch.rand(n, **where) < self.flip,
-                     torch.randint(0, size - self.cutout + 1, (n, 2), **where))
+        where = dict(device=generator.device if generator else device, generator=generator)
+        return Draws(offsets=torch.randint(0, 2*self.pad + 1, (n, 2), **where),
+                     flips=torch.rand(n, **where) < self.flip,
+                     holes=torch.randint(0, 32 - self.cutout + 1, (n, 2), **where)).to(device)
 
     def apply(self, images:torch.Tensor, draws:Draws) -> torch.Tensor:
         "Do to each image what was drawn for it"
-        n, size = images.shape[:2]
-        line = torch.arange(size, device=images.device)
-        rows, cols = (_mirrored(draws.offsets[:, d, None] + line - self.pad, size) for d in (0, 1))
+        if images.dtype != torch.uint8 or images.shape[1:] != (32, 32, len(self.fill)):
+            raise ValueError(f'{images.dtype} images of shape {tuple(images.shape)}: BatchAugment takes uint8 (N, 32, 32, {len(self.fill)})')
+        n, line = len(images), torch.arange(32, device=images.device)
+        rows, cols = (_mirrored(draws.offsets[:, d, None] + line - self.pad) for d in (0, 1))
         cols = torch.where(draws.flips[:, None], cols.flip(1), cols)
-        out = images[torch.arange(n, device=images.device)[:, None, None], rows[:, :, None], cols[:, None, :]]
-        if not self.cutout: return out
-        in_row, in_col = ((line >= draws.holes[:, d, None]) & (line < draws.holes[:, d, None] + self.cutout) for d in (0, 1))
-        painted = (in_row[:, :, None] & in_col[:, None, :])[..., None]
-        return torch.where(painted, torch.tensor(self.fill, dtype=images.dtype, device=images.device), out)
+        which = torch.arange(n, device=images.device)
+        moved = images[which[:, None, None], rows[:, :, None], cols[:, None, :]]
+        return self._paint(moved, draws.holes, line) if self.cutout else moved
+
+    def _paint(self, images, holes, line):
+        in_row, in_col = ((line >= start) & (line < start + self.cutout) for start in (holes[:, :1], holes[:, 1:]))
+        inside = (in_row[:, :, None] & in_col[:, None, :])[..., None]
+        return torch.where(inside, torch.tensor(self.fill, dtype=images.dtype, device=images.device), images)
 
     def __call__(self, images:torch.Tensor, generator:torch.Generator=None) -> torch.Tensor:
-        return self.apply(images, self.draw(len(images), images.shape[1], generator))
+        return self.apply(images, self.draw(len(images), generator, images.device))
 
-# %% ../nbs/00_data.ipynb #02ade46b
+# %% ../nbs/00_data.ipynb #ea3abac3
 def default_augment(data:ImageData):  # any data set
     "The assignment's augmentation with the mean colour of `data`; written digits are not mirrored"
-    return BatchAugment(flip=0. if data.name == 'digits' else .5, fill=mean_colour(data))
+    return BatchAugment(flip=usual_flip(data), fill=mean_colour(data))
 
-# %% ../nbs/00_data.ipynb #e7a8e746
+# %% ../nbs/00_data.ipynb #ce166806
 class Batches:
     "A split that lives on a device; each pass over it is the next epoch"
     def __init__(self,
@@ -686,50 +809,60 @@ class Batches:
         dtype:torch.dtype=torch.float32,  # of the pixels handed out
         seed:int=0,  # of order and augmentation
     ):
-        if batch_size < 1: raise ValueError(f'batch_size={batch_size}: a batch has at least 1 image')
-        self.batch_size, self.augment, self.shuffle, self.dtype, self.seed, self.epoch = batch_size, augment, shuffle, dtype, seed, 0
+        if split.images.shape[-1] != len(data.mean):
+            raise ValueError(f'images of {split.images.shape[-1]} channels, and the mean of {len(data.mean)}: they do not fit')
+        self.batch_size, self.augment, self.shuffle = whole_number('batch_size', batch_size, 1), augment, shuffle
+        whole_number('seed', seed, 0)
+        self.dtype, self.seed, self.epoch = dtype, seed, 0
         self.images, self.labels = (torch.from_numpy(a).to(device) for a in (split.images, split.labels))
-        self.mean, self.std = (torch.tensor(s, device=device)*255 for s in (data.mean, data.std))
+        self.mean, self.std = (torch.tensor(v, dtype=torch.float32, device=device)*255 for v in (data.mean, data.std))
 
     def __len__(self): return -(-len(self.labels)//self.batch_size)
 
     def __iter__(self):
         generator, self.epoch = self._dice(self.epoch), self.epoch + 1
         n, device = len(self.labels), self.labels.device
-        order = torch.randperm(n, generator=generator, device=device) if self.shuffle else torch.arange(n, device=device)
+        if not n: return
+        if self.shuffle: order = torch.randperm(n, generator=generator, device=device)
+        else: order = torch.arange(n, device=device)
         for chosen in order.split(self.batch_size):
             images = self.images[chosen]
             if self.augment: images = self.augment(images, generator)
             yield self.normalise(images), self.labels[chosen]
 
     def _dice(self, epoch):
-        return torch.Generator(self.labels.device).manual_seed(int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0]))
+        mixed = np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0]
+        return torch.Generator(self.labels.device).manual_seed(int(mixed))
 
     def normalise(self, images):
         "uint8 (N, H, W, 3) to zero mean and unit spread (N, 3, H, W), channels last in memory"
         return ((images - self.mean)/self.std).to(self.dtype).permute(0, 3, 1, 2)
 
-# %% ../nbs/00_data.ipynb #653c690a
+# %% ../nbs/00_data.ipynb #a360110c
 def environment():
     "What a figure was measured with: versions, device, commit, date"
     from cifar_resnet import __version__, __file__ as package
-    try: commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, cwd=Path(package).parent).stdout.strip()
-    except OSError: commit = ''
+    checkout, commit = Path(package).parent.parent, ''
+    try:
+        if (checkout/'settings.ini').exists():
+            commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, cwd=checkout).stdout.strip()
+    except OSError: pass  # no git here
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return dict(date=datetime.now(timezone.utc).strftime('%Y-%m-%d'), device=gpu or cpu_name(), cores=os.cpu_count(), python=platform.python_version(),
                 torch=torch.__version__, numpy=np.__version__, cifar_resnet=__version__, commit=commit)
 
 def cpu_name():
     "The processor as it calls itself"
-    try: return next(l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name'))
-    except (OSError, StopIteration): return platform.processor() or platform.machine()
+    try: return re.search(r'model name\s*:\s*(.+)', Path('/proc/cpuinfo').read_text())[1].strip()
+    except (OSError, TypeError): return platform.processor() or platform.machine()
 
-# %% ../nbs/00_data.ipynb #24db82e7
+# %% ../nbs/00_data.ipynb #d55b4328
 def images_per_second(
     batches,  # an iterable of (images, labels)
     enough:int=5000,  # images to count
 ):
     "How many images a second come out of `batches`, without the first one"
+    if len(batches) < 2: raise ValueError(f'{len(batches)} batches: to measure takes at least 2')
     stream = iter(batches)
     next(stream)
     start, n = time.perf_counter(), 0
@@ -739,7 +872,7 @@ def images_per_second(
     if torch.cuda.is_available(): torch.cuda.synchronize()
     return n/(time.perf_counter() - start)
 
-# %% ../nbs/00_data.ipynb #be1b1e3d
+# %% ../nbs/00_data.ipynb #10f41f40
 def results_folders():
     "Where records are: in the package, and in the checkout it came from"
     import cifar_resnet
@@ -749,15 +882,31 @@ def results_folders():
 
 def load_record(name:str):  # without `.json`
     "A recorded run by its name"
-    for folder in results_folders():
-        if (folder/f'{name}.json').exists(): return json.loads((folder/f'{name}.json').read_text(encoding='utf-8'))
-    raise DataError(f'no run is recorded as {name!r}; there are: ' + ', '.join(record_names()))
+    if name not in record_names(): raise DataError(f'no run is recorded as {name!r}; there are: ' + ', '.join(record_names()))
+    path = next(f/f'{name}.json' for f in results_folders() if (f/f'{name}.json').is_file())
+    try: return dict(json.loads(path.read_text(encoding='utf-8')))
+    except (OSError, ValueError, TypeError) as e: raise DataError(f'{path} is damaged: {one_line(e)}') from None
 
 def record_names():
     "The names of all recorded runs"
-    return sorted({str(p.relative_to(f).with_suffix('')) for f in results_folders() for p in f.rglob('*.json')})
+    return sorted({p.relative_to(f).with_suffix('').as_posix() for f in results_folders() for p in f.rglob('*.json') if p.is_file()})
 
-# %% ../nbs/00_data.ipynb #f5e752f6
+# %% ../nbs/00_data.ipynb #40e6d1f9
+def write_whole(path, content):
+    "Write bytes to `path`: all of them, or nothing"
+    path = Path(path).expanduser()
+    scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(scratch, 'xb') as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+        return scratch.replace(path)
+    except OSError as e: raise DataError(f'{path} could not be written: {e.strerror}; what was there before is as it was') from None
+    finally: scratch.unlink(missing_ok=True)
+
+# %% ../nbs/00_data.ipynb #d3c51171
 def save_record(
     name:str,  # without `.json`
     record:dict,  # what was measured
@@ -765,21 +914,18 @@ def save_record(
 ):  # the path written
     "Write a record, with what it was measured with, whole or not at all"
     folder = Path(folder) if folder else results_folders()[0] if len(results_folders()) > 1 else Path('results')
-    path = folder/f'{name}.json'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix('.tmp')
-    scratch.write_text(json.dumps({'name': name, **record, 'environment': environment()}, indent=1) + '\n', encoding='utf-8')
-    return scratch.replace(path)
+    def plain(v): return v.tolist() if hasattr(v, 'tolist') else str(v)
+    text = json.dumps({'name': name, **record, 'environment': environment()}, indent=1, default=plain)
+    return write_whole(folder/f'{name}.json', (text + '\n').encode())
 
 def recorded(
     name:str,  # of the record
     measure,  # called without arguments when asked to measure; gives a dict
 ):
     "The record `name`; with `CIFAR_RESNET_RERUN=1` measured anew, and written unless the run is a quick one"
-    if os.environ.get('CIFAR_RESNET_RERUN', '0') in ('', '0'): return load_record(name)
+    if not switched_on('CIFAR_RESNET_RERUN'): return load_record(name)
     if is_quick(): return {'name': name, **measure(), 'environment': environment()}
-    save_record(name, measure())
-    return load_record(name)
+    return json.loads(save_record(name, measure()).read_text(encoding='utf-8'))
 
 # %% ../nbs/00_data.ipynb #2386f5d1
 def tour(

@@ -76,6 +76,36 @@ class Mirror:
 
             def serve_rude(self): self.connection.close()  # hangs up at once
 
+            def serve_evilcut(self):  # other bytes, and only half of them
+                status, body, extra = self._wanted()
+                self._send(status, b'?'*(len(body)//2), length=len(body), **extra)
+
+            def _unmeasured(self, more=b''):
+                self.send_response(200)
+                self.send_header('Content-Type', 'application/gzip')
+                self.send_header('Connection', 'close')
+                self.end_headers()
+                self.wfile.write(mirror.content + more)
+
+            def serve_chunked(self):
+                self.send_response(200)
+                self.send_header('Transfer-Encoding', 'chunked')
+                self.end_headers()
+                for i in range(0, len(mirror.content), 50_000):
+                    piece = mirror.content[i:i+50_000]
+                    self.wfile.write(f'{len(piece):x}\r\n'.encode() + piece + b'\r\n')
+                self.wfile.write(b'0\r\n\r\n')
+
+            def serve_endless(self): self._unmeasured(b'more'*100_000)  # does not stop where the file ends
+
+            def serve_garbage(self): self.wfile.write(b'SSH-2.0-\x1b[31mhello\r\n\r\n')
+
+            def serve_loop(self):
+                self.send_response(302)
+                self.send_header('Location', self.path)
+                self.send_header('Content-Length', '0')
+                self.end_headers()
+
             def serve_slow(self):  # trickles
                 status, body, extra = self._wanted()
                 self._send(status, b'', length=len(body), **extra)

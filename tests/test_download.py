@@ -189,7 +189,7 @@ def test_a_tampered_file_is_refused_by_its_sum_and_by_the_unpickler(tmp_path, fi
 def test_a_root_that_is_a_file(nowhere):
     (nowhere/'file').write_text('')
     with pytest.raises(DataError, match='is a file; name the folder'): get_data(root=nowhere/'file')
-    with pytest.raises(DataError, match='cannot be made'): get_data(root=nowhere/'file'/'below', archive=Remote(NAME, (), 'md5:0', 1))
+    with pytest.raises(DataError, match='cannot be written to: Not a directory'): get_data(root=nowhere/'file'/'below', archive=Remote(NAME, (), 'md5:0', 1))
 
 
 @contextlib.contextmanager
@@ -313,3 +313,60 @@ def test_no_network_names_every_place_and_digits(nowhere):
     nobody = Remote(NAME, ('http://127.0.0.1:9/x',), 'md5:0', 1000)
     with pytest.raises(DataError) as e: get_data(root=nowhere/'mine', archive=nobody)
     for part in (str(nowhere/'mine'), str(nowhere/'cache'/'cifar_resnet'), '127.0.0.1:9', 'refused', "get_data('digits')"): assert part in str(e.value)
+
+
+@pytest.mark.parametrize('manner', ['chunked', 'endless'])
+def test_an_answer_that_does_not_say_how_long_it_is(tmp_path, archive, manner):
+    with Mirror(archive) as mirror: assert fetch(remote(mirror, manner), tmp_path).read_bytes() == archive
+
+
+def test_a_spoilt_start_is_not_blamed_on_the_next_mirror(tmp_path, archive):
+    with Mirror(archive) as mirror: assert fetch(remote(mirror, 'evilcut', 'good'), tmp_path).read_bytes() == archive
+
+
+def test_a_whole_part_of_unknown_size_is_recognised(tmp_path, archive):
+    (tmp_path/f'{NAME}.part').write_bytes(archive)
+    with Mirror(archive) as mirror:
+        r = remote(mirror, 'good')
+        assert fetch(Remote(r.name, r.urls, r.digest), tmp_path).read_bytes() == archive and not mirror.requests
+
+
+def test_two_processes_want_the_data_at_once(nowhere, archive, files):
+    with Mirror(archive) as mirror:
+        sums = [[n, hashlib.md5(c).hexdigest()] for n, c in files.items()]
+        code = f'''
+from torchvision.datasets import CIFAR10
+CIFAR10.train_list, CIFAR10.test_list = {sums[:5]!r}, {sums[5:]!r}
+from cifar_resnet.data import *
+print(len(get_data(root={str(nowhere/"shared")!r}, archive={remote(mirror, "slow")!r}).train))'''
+        both = [in_another_process(code) for _ in range(2)]
+        for p in both:
+            out, err = p.communicate(timeout=240)
+            assert out.strip() == '45000', err
+        assert len(mirror.requests) == 1
+        assert sorted(p.name for p in (nowhere/'shared').iterdir() if not p.name.endswith('.lock')) == [FOLDER]
+
+
+def test_interrupted_it_says_what_is_kept(tmp_path, archive):
+    with Mirror(archive*8) as mirror:
+        child = in_another_process(f'from cifar_resnet.data import *; fetch({remote(mirror, "slow")!r}, {str(tmp_path)!r})')
+        part, deadline = tmp_path/f'{NAME}.part', time.time() + 120
+        while not (part.exists() and part.stat().st_size > 0):
+            assert time.time() < deadline and child.poll() is None
+            time.sleep(.05)
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=60)
+        assert f'stopped: {part} is kept, and the next call continues it' in err and part.stat().st_size > 0
+
+
+def test_a_name_in_the_way(nowhere, archive):
+    (nowhere/FOLDER).write_text('not a folder')
+    with Mirror(archive) as mirror:
+        with pytest.raises(DataError, match='is no folder: move it away'): get_data(root=nowhere, archive=remote(mirror, 'good'))
+        assert not mirror.requests
+
+
+def test_a_mirror_that_talks_nonsense(tmp_path, archive):
+    with Mirror(archive) as mirror:
+        with pytest.raises(DataError) as e: fetch(remote(mirror, 'garbage', 'loop'), tmp_path)
+        assert '\n' not in str(e.value) and '\x1b' not in str(e.value)
