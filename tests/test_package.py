@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,9 +39,11 @@ def test_all_gathers_the_public_names():
 @pytest.fixture(scope='session')
 def installed(root, tmp_path_factory):
     "The package alone, installed as a wheel would be, in a folder of its own"
-    target = tmp_path_factory.mktemp('installed')
-    uv = Path(sys.executable).parent/'uv'
-    run = subprocess.run([uv, 'pip', 'install', '-q', '--offline', '--no-deps', '--no-build-isolation', '--python', sys.executable, '--target', target, root], capture_output=True, text=True)
+    source, target = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('installed')
+    for name in ('cifar_resnet', 'results'): shutil.copytree(root/name, source/name)
+    for name in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'MANIFEST.in'): shutil.copy(root/name, source/name)
+    command = 'pip install -q --offline --no-deps --no-build-isolation --python'.split()
+    run = subprocess.run([Path(sys.executable).parent/'uv', *command, sys.executable, '--target', target, source], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return target
 
