@@ -446,21 +446,21 @@ def _cifar10(root, valid, seed, download, archive):
     return _image_data('cifar10', train, test, CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_STD, folder, valid, seed,
                        inexact=0 if read is read_pickled else None)
 
-# %% ../nbs/00_data.ipynb #ab3a3ace
+# %% ../nbs/00_data.ipynb #ded67807
 def get_data(
     name:str='cifar10',  # 'cifar10', or 'digits', which needs no internet connection
     root=None,  # a folder to look for CIFAR-10 in first, and to put it in
     valid:int=None,  # training images held out to choose with: 5,000 of CIFAR-10, 180 of digits
     seed:int=0,  # which ones
     download:bool=True,  # fetch CIFAR-10 where it is not found
-    archive:Remote=CIFAR10_ARCHIVE,  # where it is fetched from
+    archive:Remote=None,  # where it is fetched from; the mirrors above when not given
 ) -> ImageData:
     "A data set in three splits: uint8 images, labels, class names, and a fingerprint of it all"
     if name not in ('cifar10', 'digits'): raise ValueError(f"no data set is called {name!r}; there are 'cifar10' and 'digits'")
     usual, most = (5000, 49_999) if name == 'cifar10' else (180, 1436)
     valid = whole_number('valid', usual if valid is None else valid, 0, most)
     whole_number('seed', seed, 0)
-    return _digits(valid, seed) if name == 'digits' else _cifar10(root, valid, seed, download, archive)
+    return _digits(valid, seed) if name == 'digits' else _cifar10(root, valid, seed, download, archive or CIFAR10_ARCHIVE)
 
 # %% ../nbs/00_data.ipynb #a2d50254
 def switched_on(name):
