@@ -20,7 +20,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check run-chapters export readme badges docs lock lab clean
+.PHONY: help setup demo test test-faults check run-chapters export readme badges docs lock lab clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ demo: $(READY) ## draw the figures of chapter 00 on the data that ships with it,
 
 test: $(READY) ## run every chapter's cells and every test
 	@$(BIN)/python tests/run.py
+
+test-faults: $(READY) ## kill training 20 times at random moments, resume it, compare
+	@$(BIN)/python tests/faults.py 20
 
 check: $(READY) ## are package, README, badges and lock what the notebooks and settings.ini say?
 	@$(BIN)/python .ci/check.py

@@ -891,14 +891,14 @@ def record_names():
     "The names of all recorded runs"
     return sorted({p.relative_to(f).with_suffix('').as_posix() for f in results_folders() for p in f.rglob('*.json') if p.is_file()})
 
-# %% ../nbs/00_data.ipynb #40e6d1f9
+# %% ../nbs/00_data.ipynb #f67b1bd1
 def write_whole(path, content):
     "Write bytes to `path`: all of them, or nothing"
     path = Path(path).expanduser()
-    scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+    scratch = path.with_name(f'.{path.name}.part')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(scratch, 'xb') as f:
+        with open(scratch, 'wb') as f:
             f.write(content)
             f.flush()
             os.fsync(f.fileno())

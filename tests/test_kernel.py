@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-CHAPTERS = ['00_data', '01_model']
+CHAPTERS = ['00_data', '01_model', '02_lr_finder', '03_one_cycle']
 
 
 @pytest.fixture(scope='module')
