@@ -1,4 +1,5 @@
 """Is what is made from something else what it would be made into now? Prints what is not, and how to mend it."""
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,8 +44,14 @@ def unmet():
     return [str(w) for w in wanted if not met(w)] + loose + bad_torch
 
 
+def tells_of_this_machine():
+    "Notebooks whose saved outputs name a folder of the machine they were run on"
+    return [p.name for p in sorted(ROOT.glob('nbs/*.ipynb')) if re.search(r'site-packages|/home/|/root/|/Users/', p.read_text(encoding='utf-8'))]
+
+
 def main():
     problems = []
+    if named := tells_of_this_machine(): problems.append(f"saved outputs name folders of this machine in {', '.join(named)}: mend the cell and run it again")
     if files := changed_by('nbdev_export'): problems.append(f"nbdev_export changes {', '.join(files)}: make export")
     if files := changed_by('nbdev_clean'): problems.append(f"nbdev_clean changes {', '.join(files)}: make export")
     if readme.render() != (ROOT/'README.md').read_text(encoding='utf-8'): problems.append('README.md is not what nbs/index.ipynb gives: make readme')

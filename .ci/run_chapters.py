@@ -22,7 +22,8 @@ def as_a_terminal_shows(text):
 def tidy(cell):
     for out in cell.get('outputs', []):
         if out.output_type == 'stream': out.text = as_a_terminal_shows(out.text)
-    cell.outputs = [o for o in cell.get('outputs', []) if o.output_type != 'stream' or o.text.strip()]
+    def lasts(o): return o.text.strip() if o.output_type == 'stream' else 'application/vnd.jupyter.widget-view+json' not in o.get('data', {})
+    cell.outputs = [o for o in cell.get('outputs', []) if lasts(o)]
 
 
 def run(path):
@@ -30,6 +31,7 @@ def run(path):
     NotebookClient(nb, timeout=None, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}, coalesce_streams=True).execute()
     for cell in nb.cells:
         if cell.cell_type == 'code': tidy(cell)
+    nb.metadata.pop('widgets', None)
     path.write_text(nbformat.writes(nb) + '\n', encoding='utf-8')
     print(f'{path.name}: {time.time() - start:.0f} s', flush=True)
 

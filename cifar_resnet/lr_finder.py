@@ -6,8 +6,8 @@
 __all__ = ['pick_device', 'Precision', 'Optim', 'param_groups', 'LRCurve', 'unchanged_randomness', 'range_test', 'smooth',
            'first_valley', 'choose_rates', 'find_lr', 'plot_lr']
 
-# %% ../nbs/02_lr_finder.ipynb #441fedc3
-import contextlib, io, math, os, sys
+# %% ../nbs/02_lr_finder.ipynb #f6388cb0
+import contextlib, io, math, warnings
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -111,7 +111,7 @@ class _Watched(nn.Module):
         self.seen.append(torch.stack([loss.detach(), (logits.argmax(1) == labels).float().mean()]))
         return loss
 
-# %% ../nbs/02_lr_finder.ipynb #618687bd
+# %% ../nbs/02_lr_finder.ipynb #dc2e1b1d
 @contextlib.contextmanager
 def unchanged_randomness():
     "Whatever is drawn inside, the random generators are afterwards as before"
@@ -135,7 +135,9 @@ def range_test(
     seed:int=0,  # of the order and augmentation of the batches
 ) -> LRCurve:
     "Raise the learning rate step by step and write down the loss"
-    from torch_lr_finder import LRFinder, TrainDataLoaderIter
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # it complains about the progress bar that it itself chose
+        from torch_lr_finder import LRFinder, TrainDataLoaderIter
     _check_range(start, end, steps)
     device = pick_device(device)
     numbers, copy = Precision.pick(device, precision), deepcopy(model).to(device, memory_format=torch.channels_last)
