@@ -33,7 +33,7 @@ $(VENV)/.uv:
 	@$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep -m1 '^uv==' $(LOCK) || echo uv)"
 	@touch $@
 
-$(READY): $(LOCK) settings.ini setup.py pyproject.toml | $(VENV)/.uv
+$(READY): $(LOCK) settings.ini setup.py | $(VENV)/.uv
 	@echo "Setting up $(VENV): the first time this fills 6 GB on Linux (PyTorch with its GPU libraries); afterwards the package cache has it"
 ifeq ($(TORCH),cpu)
 	@grep -vE '^(nvidia-|cuda-|triton)' $(LOCK) > $(VENV)/cpu.lock
