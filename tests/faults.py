@@ -37,7 +37,7 @@ def train(out, result):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     last = out/'last.pt'
-    run = fit(CustomResNet(8, drop=.1), DATA, OneCycle(.02, .2, epochs=6, peak_epoch=1), batch_size=64, ema=.9,
+    run = fit(CustomResNet(8, drop=.1), DATA, OneCycle(.02, .2, epochs=4, peak_epoch=1), batch_size=64, ema=.9,
               out=out, resume=last if last.exists() else None, progress=False)
     weights = b''.join(v.contiguous().numpy().tobytes() for v in run.model.state_dict().values())
     history = [{k: v for k, v in e.items() if k not in ('seconds', 'images_per_second')} for e in run.history]
@@ -72,7 +72,7 @@ def main(trials, seed=0):
         usual, wanted = time.monotonic() - start, (folder/'whole.json').read_text()
         for trial in range(trials):
             out, result, moments = folder/f'{trial}', folder/f'{trial}.json', []
-            while len(moments) < 3:
+            while len(moments) < 2:
                 moments.append(rng.uniform(.05, 1)*usual)
                 if in_a_child(out, result, moments[-1]): break
             else: in_a_child(out, result)
