@@ -18,6 +18,7 @@ from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # one thread: the same sums in the same order, and quick to fork
 
 import torch  # noqa: E402
+import torch._dynamo  # noqa: E402, F401  optimizers import it, late and slowly: here once for all children
 
 from dataclasses import replace  # noqa: E402
 
