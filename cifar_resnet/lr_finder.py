@@ -155,7 +155,7 @@ def _check_range(start, end, steps):
     whole_number('steps', steps, 20)
     if not 0 < start < end < math.inf: raise ValueError(f'start={start}, end={end}: the rate has to rise from above 0')
 
-# %% ../nbs/02_lr_finder.ipynb #bfbd29ae
+# %% ../nbs/02_lr_finder.ipynb #c9e28cfc
 def smooth(
     losses,  # the loss of each step
     width:float=2.5,  # steps to either side that count (standard deviation of a bell curve)
@@ -178,15 +178,20 @@ def first_valley(
 
 def choose_rates(
     curve:LRCurve,  # from `range_test`
-    cap:float=.1,  # lr_min is at most this share of lr_max
+    lost:float=.5,  # share of the way down that may be lost again at lr_max
+    cap:float=.01,  # lr_min is at most this share of lr_max
 ) -> LRCurve:
     "The curve with its lr_min and lr_max"
     smoothed = smooth(curve.losses)
     valley = first_valley(smoothed)
     if valley is None:
-        raise ValueError(f'no usable slope: the loss went from {smoothed[0]:.2f} to no less than {smoothed.min():.2f}; more steps, another range, or another network')
-    begun = np.argmax(smoothed <= smoothed[0] - .1*(smoothed[0] - smoothed[valley]))
-    lr_max = float(curve.lrs[valley])
+        raise ValueError(f'no usable slope: the loss went from {smoothed[0]:.2f} to no less than {smoothed.min():.2f}; '
+                         'more steps, another range, or another network')
+    start, lowest = smoothed[0], smoothed[valley]
+    begun = np.argmax(smoothed <= start - .1*(start - lowest))
+    beyond = np.flatnonzero(smoothed[valley:] > lowest + lost*(start - lowest))
+    edge = valley + beyond[0] - 1 if len(beyond) else valley
+    lr_max = float(curve.lrs[edge])
     return replace(curve, lr_max=lr_max, lr_min=min(float(curve.lrs[begun]), cap*lr_max))
 
 # %% ../nbs/02_lr_finder.ipynb #c42164c7
