@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['HEADER', 'OneCycle', 'attach', 'walk', 'plot_schedule', 'loss_of', 'train_epoch', 'evaluate', 'FitConfig', 'identity',
            'save_checkpoint', 'read_checkpoint', 'load_checkpoint', 'TrainingError', 'check_finite', 'epoch_row', 'Run',
-           'fit', 'one_epoch', 'closing_bar', 'peak_memory']
+           'fit', 'one_epoch', 'closing_bar', 'peak_memory', 'plot_run', 'plain_epoch', 'compare_speed', 'speed_table']
 
-# %% ../nbs/03_one_cycle.ipynb #3bb73911
+# %% ../nbs/03_one_cycle.ipynb #cdffcd55
 import io, math, sys, time
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -415,3 +416,71 @@ def _finished(t, data, out):
         _keep_weights(model, Path(out)/'final.safetensors', test_acc=test_acc, test_acc_flip=flipped)
         save_record('run', record, out)
     return Run(model, t.history, test_acc, flipped, record)
+
+# %% ../nbs/03_one_cycle.ipynb #948506d9
+@styled
+def plot_run(record:dict):  # of a `Run`, or from `load_record`
+    "Loss and accuracy of every epoch; for CIFAR-10 with the marks that people aim at"
+    import matplotlib.pyplot as plt, seaborn as sns
+    deep, epochs = sns.color_palette('deep'), record['epochs']
+    n = [e['epoch'] for e in epochs]
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.3))
+    for part, colour in ('train', deep[0]), ('valid', deep[1]):
+        if epochs[0][f'{part}_loss'] is None: continue
+        left.plot(n, [e[f'{part}_loss'] for e in epochs], color=colour, marker='.', label=part)
+        right.plot(n, [e[f'{part}_acc'] for e in epochs], color=colour, marker='.', label=part)
+    right.plot(n[-1], record['test_acc'], '*', ms=11, color=deep[2], label=f"test {record['test_acc']:.2%}")
+    if record['data'] == 'cifar10': _marks(right)
+    left.set(title='Loss', xlabel='epoch', yscale='log'), right.set(title='Accuracy', xlabel='epoch')
+    right.yaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
+    left.legend(), right.legend(loc='lower right')
+    return fig
+
+def _marks(ax):
+    for acc, name, where in (.9, '90 %: the assignment', 'top'), (.938, '93.8 %: its stretch goal', 'top'), (.94, '94 %: the benchmark', 'bottom'):
+        ax.axhline(acc, color='.5', lw=.8, ls='--')
+        ax.text(1, acc, name, fontsize=7.5, color='.35', va=where)
+
+# %% ../nbs/03_one_cycle.ipynb #62096b15
+class _Silent:
+    def show(self, *args): pass
+
+def plain_epoch(model, optimizer, batches):
+    "Train as most tutorials do"
+    for x, y in batches:
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+def compare_speed(
+    data:ImageData,  # its training images are used
+    rounds:int=5,  # how often each way has its turn
+    steps:int=2,  # batches a turn
+    batch_size:int=512,  # images a batch
+    workers:int=2,  # processes that augment, for the plain way
+    width:int=64,  # of the network
+) -> dict:
+    "Images per second of the plain way and of `fit`'s, on the CPU, in turns"
+    from cifar_resnet.data import make_loaders
+    def network(): return CustomResNet(width, len(data.classes), logit_scale=.125)
+    plain, loaded = network(), iter(make_loaders(data, batch_size, workers)[0])
+    optimizer = torch.optim.SGD(plain.parameters(), .01, momentum=.9, weight_decay=5e-4, nesterov=True)
+    t = _Training(network(), data, OneCycle(.01, .02), FitConfig(batch_size=batch_size), default_augment(data), 'cpu')
+    made, found = iter(t.batches), dict(plain=[], ours=[])
+    def ours(batches):
+        t.batches = batches
+        train_epoch(t, _Silent())
+    for turn in range(rounds + 1):
+        for name, train, source in ('plain', lambda b: plain_epoch(plain, optimizer, b), loaded), ('ours', ours, made):
+            start = time.perf_counter()
+            train(islice(source, steps))
+            if turn: found[name].append(steps*batch_size/(time.perf_counter() - start))  # the first turn warms up
+    return dict(data=data.name, width=width, batch_size=batch_size, rounds=rounds, steps=steps, workers=workers,
+                precision=str(t.precision.dtype).removeprefix('torch.'), images_per_second=found,
+                ratio=[o/p for o, p in zip(found['ours'], found['plain'])], peak_memory_mb=peak_memory(t.device))
+
+def speed_table(record:dict):  # of `compare_speed`
+    "The comparison in three lines"
+    rates, ratio = record['images_per_second'], record['ratio']
+    lines = [f"{name:<6} {np.mean(rates[name]):>6.0f} ± {np.std(rates[name], ddof=1):.0f} images/s" for name in ('plain', 'ours')]
+    return '\n'.join([*lines, f"ours is {np.mean(ratio):.2f} times as fast ({min(ratio):.2f} to {max(ratio):.2f}, n={len(ratio)})"])
