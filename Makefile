@@ -20,7 +20,11 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults check run-chapters export readme badges docs lock lab clean
+
+# On a machine that has PyTorch already, `make results-gpu` takes that Python, and installs nothing.
+MEASURE = $(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON))
+
+.PHONY: help setup demo train bench results-cpu results-gpu test test-faults check run-chapters export readme badges docs lock lab clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,8 +49,21 @@ endif
 	@$(BIN)/python -c 'import torch, torchvision, cifar_resnet'
 	@touch $@
 
-demo: $(READY) ## draw the figures of chapter 00 on the data that ships with it, into runs/demo/
-	@$(BIN)/python -c "from cifar_resnet.data import *; data = get_data('digits'); print(data); print(*tour(data, 'runs/demo'), sep='\n')"
+demo: $(READY) ## the whole job on the data that ships with it: find the rates, train, test; pictures in runs/demo/
+	@rm -rf runs/demo
+	@$(BIN)/cifar_train --data digits --out runs/demo
+
+train: $(READY) ## the whole job on CIFAR-10: 24 epochs of the full network (ARGS="--epochs 10 --out runs/mine")
+	@$(BIN)/cifar_train $(ARGS)
+
+bench: $(READY) ## images per second beside the plain way, on this CPU (about 3 minutes)
+	@$(BIN)/python .ci/results.py bench
+
+results-cpu: $(READY) ## make the recorded CPU runs that results/ lacks (TIME=seconds stops in good order)
+	@$(BIN)/python .ci/results.py cpu $(TIME)
+
+results-gpu: ## the same for a GPU; needs only torch, torchvision, NumPy, tqdm, safetensors and fastcore
+	@$(MEASURE) .ci/results.py gpu $(TIME)
 
 test: $(READY) ## run every chapter's cells and every test
 	@$(BIN)/python tests/run.py

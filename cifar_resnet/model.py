@@ -69,7 +69,7 @@ def res_block(
     "Two convolution blocks with a shortcut around them"
     return Residual(nn.Sequential(conv_block(n, n, **kwargs), conv_block(n, n, **kwargs)), skip)
 
-# %% ../nbs/01_model.ipynb #e153313e
+# %% ../nbs/01_model.ipynb #0a3d0310
 class CustomResNet(nn.Module):
     "The assignment's ResNet: images (N, 3, 32, 32), normalised, to logits (N, classes)"
     def __init__(self,
@@ -84,6 +84,7 @@ class CustomResNet(nn.Module):
         super().__init__()
         width, classes = whole_number('width', width, 8, 128), whole_number('classes', classes, 2)
         if channels not in (1, 3): raise ValueError(f'channels={channels}: colour images have 3, grey ones 1')
+        if not 0 < logit_scale < math.inf: raise ValueError(f'logit_scale={logit_scale}: it is above 0')
         self.config = dict(width=width, classes=classes, channels=channels, head_bias=head_bias,
                            logit_scale=float(logit_scale), skip=skip, **block)
         def stage(ni, no):

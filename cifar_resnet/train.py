@@ -161,7 +161,7 @@ def evaluate(
     loss, right = (sums/max(len(batches.labels), 1)).tolist()
     return loss, right
 
-# %% ../nbs/03_one_cycle.ipynb #7b4ce739
+# %% ../nbs/03_one_cycle.ipynb #038805c5
 @dataclass(frozen=True)
 class FitConfig:
     "All settings of a run but the network, the data and the schedule"
@@ -177,16 +177,18 @@ class FitConfig:
     full: bool=False  # train on the validation images too
 
     def check(self, data):
-        "One clear line for what cannot be, before any work"
-        n = len(data.train) + self.full*len(data.valid)
-        whole_number('batch_size', self.batch_size, 1, n)
+        "One clear line for what does not fit the data"
+        whole_number('batch_size', self.batch_size, 1, len(data.train) + self.full*len(data.valid))
+
+    def __post_init__(self):
+        whole_number('batch_size', self.batch_size, 1)
         whole_number('accumulate', self.accumulate, 1, self.batch_size)
         whole_number('seed', self.seed, 0)
         if not 0 <= self.label_smoothing < 1: raise ValueError(f'label_smoothing={self.label_smoothing}: choose from 0 to below 1')
         if not 0 <= self.l1 < math.inf: raise ValueError(f'l1={self.l1}: it cannot be negative')
         if self.ema is not None and not 0 < self.ema < 1: raise ValueError(f'ema={self.ema}: choose between 0 and 1')
 
-# %% ../nbs/03_one_cycle.ipynb #1ee080db
+# %% ../nbs/03_one_cycle.ipynb #a248a682
 class _Training:
     "What changes while training"
     def __init__(self, model, data, schedule, config, augment, device):
@@ -201,6 +203,7 @@ class _Training:
         if config.ema: self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
         self.runner = torch.compile(self.model) if config.compile else self.model
         self.epoch, self.history = 0, []
+        self.notes = dict(data=data.name, classes=list(data.classes), mean=data.mean, std=data.std)
 
     @property
     def lr(self): return self.optimizer.param_groups[0]['lr']
@@ -288,7 +291,7 @@ def check_finite(loss, t):
     "Stop a run whose loss is lost"
     if not math.isfinite(loss): raise TrainingError(f'the loss became {loss} in epoch {t.epoch + 1}, at a learning rate of {t.lr:.3g}')
 
-# %% ../nbs/03_one_cycle.ipynb #679c9e93
+# %% ../nbs/03_one_cycle.ipynb #22ad7241
 HEADER = (f"{'epoch':>5} {'lr':>9} {'train loss':>11} {'accuracy':>9} {'valid loss':>11} {'accuracy':>9} {'seconds':>8} {'images/s':>9}")
 
 def epoch_row(e):  # one entry of a run's history
@@ -301,13 +304,13 @@ class Run:
     "What `fit` gives back"
     model: nn.Module  # the trained network (the averaged one, with `ema`), in eval mode
     history: list  # a dict for every epoch
-    test_acc: float  # share of test images that are right
+    test_acc: float|None  # share of test images that are right; None where the data has no test images
     test_acc_flip: float|None  # the same, averaged over each image and its mirror image; None where a mirror image is none of its class
     record: dict  # all of it as plain values, for `save_record` and `plot_run`
 
     def __repr__(self):
-        flips = '' if self.test_acc_flip is None else f', {self.test_acc_flip:.2%} with flips'
-        return f'Run of {len(self.history)} epochs: test accuracy {self.test_acc:.2%}{flips}'
+        accs = [f'{acc:.2%}{how}' for acc, how in ((self.test_acc, ''), (self.test_acc_flip, ' with flips')) if acc is not None]
+        return f'Run of {len(self.history)} epochs' + (f': test accuracy {", ".join(accs)}' if accs else '')
 
 # %% ../nbs/03_one_cycle.ipynb #a18acbfe
 def fit(
@@ -342,7 +345,7 @@ def fit(
                 if out: _keep(t, Path(out))
         return _finished(t, data, out)
 
-# %% ../nbs/03_one_cycle.ipynb #780baaf3
+# %% ../nbs/03_one_cycle.ipynb #c766bde7
 def one_epoch(t, valid, bar):
     "Train for an epoch, look at the validation images, and write down both"
     start, lr = time.perf_counter(), t.lr
@@ -373,10 +376,10 @@ def _keep(t, out):
     "The last checkpoint, and the best weights on the validation images"
     save_checkpoint(t, out/'last.pt')
     accs = [e['valid_acc'] for e in t.history]
-    if accs[-1] is not None and accs[-1] == max(accs): _keep_weights(t.tested, out/'best.safetensors', epoch=t.epoch, valid_acc=accs[-1])
+    if accs[-1] is not None and accs[-1] == max(accs): _keep_weights(t, out/'best.safetensors', epoch=t.epoch, valid_acc=accs[-1])
 
-def _keep_weights(model, path, **notes):
-    if isinstance(model, CustomResNet): save_weights(model, path, **notes)  # another network's are in last.pt alone
+def _keep_weights(t, path, **notes):
+    if isinstance(t.tested, CustomResNet): save_weights(t.tested, path, **t.notes, **notes)  # another network's are in last.pt alone
 
 # %% ../nbs/03_one_cycle.ipynb #282bf222
 @contextmanager
@@ -401,23 +404,30 @@ def peak_memory(device):
     except ImportError: return None  # Windows
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1e3 if sys.platform != 'darwin' else 1e6)
 
-# %% ../nbs/03_one_cycle.ipynb #ab333afd
-def _finished(t, data, out):
-    model, test = t.tested.eval(), Batches(data.test, data, 1000, device=t.device)
-    test_loss, test_acc = evaluate(model, test, t.precision)
-    flipped = evaluate(model, test, t.precision, flip=True)[1] if usual_flip(data) else None
-    record = dict(network={k: getattr(v, '__name__', v) for k, v in getattr(model, 'config', dict(name=type(model).__name__)).items()},
-                  n_params=sum(p.numel() for p in model.parameters()), data=data.name, fingerprint=data.fingerprint, inexact=data.inexact,
-                  images=len(t.batches.labels), steps_per_epoch=len(t.batches), schedule=asdict(t.schedule), config=asdict(t.config),
-                  augment=asdict(t.batches.augment) if t.batches.augment else None, precision=str(t.precision.dtype).removeprefix('torch.'),
-                  trained_on=str(t.device), seed=t.config.seed, epochs=t.history, seconds=sum(e['seconds'] for e in t.history),
-                  test_loss=test_loss, test_acc=test_acc, test_acc_flip=flipped, peak_memory_mb=peak_memory(t.device))
-    if out:
-        _keep_weights(model, Path(out)/'final.safetensors', test_acc=test_acc, test_acc_flip=flipped)
-        save_record('run', record, out)
-    return Run(model, t.history, test_acc, flipped, record)
+# %% ../nbs/03_one_cycle.ipynb #34f1b416
+def _tested(t, data):
+    "What the test images say, looked at once; nothing where there are none"
+    if not len(data.test): return dict(test_loss=None, test_acc=None, test_acc_flip=None)
+    test = Batches(data.test, data, 1000, device=t.device)
+    loss, acc = evaluate(t.tested, test, t.precision)
+    flipped = evaluate(t.tested, test, t.precision, flip=True)[1] if usual_flip(data) else None
+    return dict(test_loss=loss, test_acc=acc, test_acc_flip=flipped)
 
-# %% ../nbs/03_one_cycle.ipynb #948506d9
+def _finished(t, data, out):
+    model, augment = t.tested.eval(), t.batches.augment
+    network = getattr(model, 'config', dict(name=type(model).__name__))
+    tested = _tested(t, data)
+    record = dict(network={k: getattr(v, '__name__', v) for k, v in network.items()}, n_params=sum(p.numel() for p in model.parameters()),
+                  data=data.name, fingerprint=data.fingerprint, inexact=data.inexact, images=len(t.batches.labels), steps_per_epoch=len(t.batches),
+                  schedule=asdict(t.schedule), config=asdict(t.config), augment=asdict(augment) if augment else None,
+                  precision=str(t.precision.dtype).removeprefix('torch.'), trained_on=str(t.device), seed=t.config.seed, epochs=t.history,
+                  seconds=sum(e['seconds'] for e in t.history), **tested, peak_memory_mb=peak_memory(t.device))
+    if out:
+        _keep_weights(t, Path(out)/'final.safetensors', **tested)
+        save_record('run', record, out)
+    return Run(model, t.history, tested['test_acc'], tested['test_acc_flip'], record)
+
+# %% ../nbs/03_one_cycle.ipynb #e29f9cee
 @styled
 def plot_run(record:dict):  # of a `Run`, or from `load_record`
     "Loss and accuracy of every epoch; for CIFAR-10 with the marks that people aim at"
@@ -429,7 +439,7 @@ def plot_run(record:dict):  # of a `Run`, or from `load_record`
         if epochs[0][f'{part}_loss'] is None: continue
         left.plot(n, [e[f'{part}_loss'] for e in epochs], color=colour, marker='.', label=part)
         right.plot(n, [e[f'{part}_acc'] for e in epochs], color=colour, marker='.', label=part)
-    right.plot(n[-1], record['test_acc'], '*', ms=11, color=deep[2], label=f"test {record['test_acc']:.2%}")
+    if record['test_acc'] is not None: right.plot(n[-1], record['test_acc'], '*', ms=11, color=deep[2], label=f"test {record['test_acc']:.2%}")
     if record['data'] == 'cifar10': _marks(right)
     left.set(title='Loss', xlabel='epoch', yscale='log'), right.set(title='Accuracy', xlabel='epoch')
     right.yaxis.set_major_formatter(lambda v, _: f'{v:.0%}')

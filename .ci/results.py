@@ -1,0 +1,43 @@
+"""Make the recorded runs that results/ lacks, most important first.
+
+usage: python .ci/results.py cpu|gpu [SECONDS]     stop in good order after so many seconds
+       python .ci/results.py bench                 measure the speed on this CPU again, and write it down
+"""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # also where the package is not installed
+
+# Records that a chapter makes when it is run with CIFAR_RESNET_RERUN=1.
+BY_CHAPTERS = {'feeding': '00_data', 'first_steps': '01_model', 'lr_range': '02_lr_finder', 'bench_cpu': '03_one_cycle'}
+
+
+def run_chapters():
+    "Run the chapters whose records are missing"
+    from cifar_resnet.data import record_names
+    for chapter in sorted({c for name, c in BY_CHAPTERS.items() if name not in record_names()}):
+        print(f'\nnbs/{chapter}.ipynb, to make its records', flush=True)
+        subprocess.run([sys.executable, ROOT/'.ci'/'run_chapters.py', ROOT/'nbs'/f'{chapter}.ipynb'], check=True, env={**os.environ, 'CIFAR_RESNET_RERUN': '1'})
+
+
+def bench():
+    from cifar_resnet.data import get_data, save_record
+    from cifar_resnet.train import compare_speed, speed_table
+    record = compare_speed(get_data('cifar10'))
+    print(speed_table(record), save_record('bench_cpu', record), sep='\n')
+
+
+def main(kind='', seconds='0'):
+    from cifar_resnet.data import DataError
+    try:
+        if kind == 'bench': return bench()
+        from cifar_resnet.records import make_missing
+        make_missing(kind, float(seconds))
+        if kind == 'cpu' and not float(seconds): run_chapters()
+    except (DataError, ValueError) as e: sys.exit(f'results: {e}')
+
+
+if __name__ == '__main__': main(*sys.argv[1:])
