@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/index.ipynb #e0fb458c
-from . import data, model
+# %% ../nbs/index.ipynb #1e474391
+from . import data, lr_finder, model, train
 from .data import *
+from .lr_finder import *
 from .model import *
+from .train import *
 
-__all__ = data.__all__ + model.__all__
+__all__ = data.__all__ + model.__all__ + lr_finder.__all__ + train.__all__

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pick_device', 'Precision', 'Optim', 'param_groups', 'LRCurve', 'unchanged_randomness', 'range_test', 'smooth',
-           'first_valley', 'choose_rates', 'find_lr', 'plot_lr']
+           'plot_lr', 'first_valley', 'choose_rates', 'find_lr']
 
 # %% ../nbs/02_lr_finder.ipynb #f6388cb0
 import contextlib, io, math, warnings
@@ -155,7 +155,7 @@ def _check_range(start, end, steps):
     whole_number('steps', steps, 20)
     if not 0 < start < end < math.inf: raise ValueError(f'start={start}, end={end}: the rate has to rise from above 0')
 
-# %% ../nbs/02_lr_finder.ipynb #c9e28cfc
+# %% ../nbs/02_lr_finder.ipynb #466d8e4d
 def smooth(
     losses,  # the loss of each step
     width:float=2.5,  # steps to either side that count (standard deviation of a bell curve)
@@ -165,6 +165,29 @@ def smooth(
     weights = np.exp(-((steps[:, None] - steps)/width)**2/2)
     return weights @ losses/weights.sum(1)
 
+# %% ../nbs/02_lr_finder.ipynb #1d305300
+@styled
+def plot_lr(
+    curve:LRCurve,  # what a range test saw, with its rates chosen or not
+    marks:dict=None,  # other rates to mark, by name
+    title:str='Learning-rate range test',
+):
+    "Loss against learning rate, with the chosen rates and the range beyond"
+    import matplotlib.pyplot as plt, seaborn as sns
+    deep, smoothed = sns.color_palette('deep'), smooth(curve.losses)
+    fig, ax = plt.subplots(figsize=(7.6, 3.6))
+    ax.plot(curve.lrs, curve.losses, color=deep[0], alpha=.35, lw=1, label='each batch')
+    ax.plot(curve.lrs, smoothed, color=deep[0], lw=2, label='smoothed')
+    if curve.lr_max: ax.axvspan(curve.lr_max, curve.lrs[-1], color=deep[3], alpha=.12, label='too large')
+    chosen = [('LRMIN', curve.lr_min, deep[2]), ('LRMAX', curve.lr_max, deep[3])] if curve.lr_max else []
+    for name, rate, colour in chosen: ax.axvline(rate, color=colour, ls='--', label=f'{name} {rate:.2g}')
+    for (name, rate), colour in zip((marks or {}).items(), (*deep[1:3], *deep[4:])):
+        ax.plot(rate, np.interp(rate, curve.lrs, curve.losses), 'o', ms=8, color=colour, label=f'{name}: {rate:.2g}')
+    ax.set(xscale='log', xlabel='learning rate', ylabel='loss', title=title, xlim=curve.lrs[[0, -1]])
+    ax.legend(frameon=True, framealpha=1, fontsize=9)
+    return fig
+
+# %% ../nbs/02_lr_finder.ipynb #4956560c
 def first_valley(
     smoothed,  # from `smooth`
     turn:float=.25,  # a rise by this share of the way down counts as turning
@@ -202,19 +225,3 @@ def find_lr(
 ) -> LRCurve:
     "lr_min and lr_max for a cycle, and the curve they were read from"
     return choose_rates(range_test(model, data, **kwargs))
-
-# %% ../nbs/02_lr_finder.ipynb #a94dc5a3
-@styled
-def plot_lr(curve:LRCurve):  # with its rates chosen
-    "Loss against learning rate, with the chosen rates and the range beyond"
-    import matplotlib.pyplot as plt, seaborn as sns
-    deep, smoothed = sns.color_palette('deep'), smooth(curve.losses)
-    fig, ax = plt.subplots(figsize=(7.6, 3.6))
-    ax.plot(curve.lrs, curve.losses, color=deep[0], alpha=.35, lw=1, label='each batch')
-    ax.plot(curve.lrs, smoothed, color=deep[0], lw=2, label='smoothed')
-    ax.axvspan(curve.lr_max, curve.lrs[-1], color=deep[3], alpha=.12, label='too large')
-    for name, rate, colour in ('LRMIN', curve.lr_min, deep[2]), ('LRMAX', curve.lr_max, deep[3]):
-        ax.axvline(rate, color=colour, ls='--', label=f'{name} {rate:.2g}')
-    ax.set(xscale='log', xlabel='learning rate', ylabel='loss', title='Learning-rate range test', xlim=curve.lrs[[0, -1]])
-    ax.legend(frameon=True, framealpha=1, fontsize=9)
-    return fig

@@ -300,7 +300,7 @@ def gradient_norms(
     model.zero_grad()
     return norms
 
-# %% ../nbs/01_model.ipynb #34a60410
+# %% ../nbs/01_model.ipynb #ec4464a1
 def save_weights(
     model:CustomResNet,  # what to keep
     path,  # ends in .safetensors
@@ -315,23 +315,23 @@ def save_weights(
     bad = [k for k, v in tensors.items() if not v.isfinite().all()]
     if bad: raise ValueError(f'{bad[0]} holds numbers that are not finite{" in 16 bits" if half else ""}: these weights are not worth keeping')
     config = {k: _layer_name(v) if isinstance(v, type) else v for k, v in model.config.items()}
-    return write_whole(path, save(tensors, {'config': json.dumps(config), 'notes': json.dumps(notes)}))
+    return write_whole(path, save(tensors, {'cifar_resnet': json.dumps(dict(config=config, notes=notes))}))
 
 def _layer_name(layer):
     if getattr(nn, layer.__name__, None) is not layer: raise ValueError(f'{layer.__name__} is not in torch.nn: a network with it cannot be built again from its name')
     return layer.__name__
 
-# %% ../nbs/01_model.ipynb #77888a92
+# %% ../nbs/01_model.ipynb #3e5b0796
 def _rebuilt(path):
     from safetensors import safe_open
     with safe_open(path, 'pt') as f:
-        meta, state = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
-    config = json.loads(meta['config'])
+        meta, state = json.loads((f.metadata() or {})['cifar_resnet']), {k: f.get_tensor(k) for k in f.keys()}
+    config = meta['config']
     if 'act' in config: config['act'] = getattr(nn, config['act'])
     model = CustomResNet(**config)
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     if not all(v.isfinite().all() for v in model.state_dict().values()): raise ValueError('some numbers are not finite')
-    return model.eval(), json.loads(meta.get('notes', '{}'))
+    return model.eval(), dict(meta['notes'])
 
 def load_weights(
     path,  # a file, or the name of a recorded run

@@ -78,7 +78,7 @@ def main(trials, seed=0):
                 if in_a_child(out, result, moments[-1]): break
             else: in_a_child(out, result)
             left = sorted(p.name for p in out.iterdir())
-            same = result.read_text() == wanted and left == ['best.safetensors', 'last.pt']
+            same = result.read_text() == wanted and left == ['best.safetensors', 'final.safetensors', 'last.pt', 'run.json']
             failed += not same
             print(f"trial {trial}: killed after {', '.join(f'{m:.2f}' for m in moments)} s of {usual:.1f}; {'identical' if same else 'DIFFERENT'}; left: {', '.join(left)}", flush=True)
     print(f'{trials - failed} passed, {failed} failed')

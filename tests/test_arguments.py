@@ -98,11 +98,13 @@ def test_weights_that_could_not_be_read_back_are_not_written(tmp_path):
 
 def test_weights_that_are_none(tmp_path):
     from safetensors.torch import save_file
-    state, config = CustomResNet(8).state_dict(), json.dumps(CustomResNet(8).config)
-    def kept(state, **meta): save_file(state, tmp_path/'w.safetensors', metadata=meta or None)
-    for spoil in (lambda: kept(state), lambda: kept(state, config='[]'), lambda: kept(state, config='{'), lambda: kept(state, config='{"act": "no such"}'),
-                  lambda: kept({'a': torch.zeros(1)}, config=config), lambda: kept({k: v*float('nan') for k, v in state.items()}, config=config),
-                  lambda: kept(state, config=config, notes='{'), lambda: (tmp_path/'w.safetensors').write_bytes(b'hello')):
+    state, config = CustomResNet(8).state_dict(), CustomResNet(8).config
+    def kept(state, meta): save_file(state, tmp_path/'w.safetensors', metadata=meta and {'cifar_resnet': meta if isinstance(meta, str) else json.dumps(meta)})
+    whole = dict(config=config, notes={})
+    for spoil in (lambda: kept(state, None), lambda: kept(state, '[]'), lambda: kept(state, '{'), lambda: kept(state, dict(notes={})),
+                  lambda: kept(state, dict(config=dict(act='no such'), notes={})), lambda: kept(state, dict(config=config, notes=3)),
+                  lambda: kept({'a': torch.zeros(1)}, whole), lambda: kept({k: v*float('nan') for k, v in state.items()}, whole),
+                  lambda: (tmp_path/'w.safetensors').write_bytes(b'hello')):
         spoil()
         one_clear_line(lambda: load_weights(tmp_path/'w.safetensors'), tmp_path/'w.safetensors', 'holds no weights of this network: ')
     one_clear_line(lambda: find_weights('no_such_run'), 'there are: ')

@@ -1,0 +1,57 @@
+"""The three commands as a shell runs them: installed scripts, real processes, exit codes, Ctrl-C."""
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(sys.executable).parent
+SMALL = ['--data', 'digits', '--width', '8', '--lr-max', '.2']
+
+
+def shell(command, *args, cwd, **kwargs):
+    return subprocess.run([SCRIPTS/command, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
+
+
+@pytest.mark.parametrize('command', ['cifar_lr', 'cifar_train', 'cifar_evaluate'])
+def test_help_is_there_at_once(command, tmp_path):
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run = shell(command, '--help', cwd=tmp_path)
+        took.append(time.perf_counter() - start)
+    assert run.returncode == 0 and '--device' in run.stdout
+    assert min(took) < 1, took
+
+
+def test_interrupted_and_resumed(tmp_path):
+    "Ctrl-C ends a run with one line and code 130; resumed, it ends at the weights of a run that nobody stopped"
+    whole = shell('cifar_train', *SMALL, '--epochs', 6, '--out', 'whole', cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    stopped = subprocess.Popen([SCRIPTS/'cifar_train', *SMALL, '--epochs', '6', '--out', 'stopped'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path/'stopped'/'last.pt').exists():
+        assert stopped.poll() is None, stopped.stderr.read()
+        time.sleep(.02)
+    stopped.send_signal(signal.SIGINT)
+    _, err = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130 and 'Traceback' not in err and 'stopped in epoch' in err, err
+    resumed = shell('cifar_train', '--resume', 'stopped', cwd=tmp_path)
+    assert resumed.returncode == 0 and 'going on in stopped' in resumed.stdout, resumed.stderr
+    assert (tmp_path/'stopped'/'final.safetensors').read_bytes() == (tmp_path/'whole'/'final.safetensors').read_bytes()
+    assert len(json.loads((tmp_path/'stopped'/'run.json').read_text())['epochs']) == 6
+
+
+def test_a_loss_that_is_lost(tmp_path):
+    run = shell('cifar_train', '--data', 'digits', '--width', '8', '--logit-scale', '1', '--lr-max', '1e12', '--epochs', '4', cwd=tmp_path)
+    last = run.stderr.strip().splitlines()[-1]
+    assert run.returncode == 1 and 'Traceback' not in run.stderr and 'the loss became nan' in last, run.stderr
+
+
+def test_evaluate_weights_of_other_classes(tmp_path):
+    code = "from cifar_resnet.model import *; save_weights(CustomResNet(8), 'other.safetensors', data='digits', classes=['cat', 'dog'])"
+    subprocess.run([sys.executable, '-c', code], cwd=tmp_path, check=True)
+    run = shell('cifar_evaluate', 'other.safetensors', cwd=tmp_path)
+    assert run.returncode == 2 and run.stderr == 'cifar_evaluate: these weights tell cat, dog apart, and digits has zero, one, two, three, four, five, six, seven, eight, nine\n'
