@@ -21,8 +21,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 
-# On a machine that has PyTorch already, `make results-gpu` takes that Python, and installs nothing.
-MEASURE = $(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON))
+# `make results-gpu` installs nothing: it takes the Python that you name, or .venv's, or one that has PyTorch.
+MEASURE = $(or $(if $(filter command line,$(origin PYTHON)),$(PYTHON)),$(if $(wildcard $(READY)),$(BIN)/python),$(shell for p in python3 python; do $$p -c 'import torch' 2>/dev/null && { echo $$p; break; }; done),$(PYTHON))
 
 .PHONY: help setup demo train bench results-cpu results-gpu test test-faults check run-chapters export readme badges docs lock lab clean
 

@@ -10,16 +10,16 @@ __all__ = ['KNOWN_COPIES', 'DIGITS', 'CIFAR10_CLASSES', 'CIFAR10_MEAN', 'CIFAR10
            'needs_cifar10', 'styled', 'show_images', 'show_samples', 'class_counts', 'plot_class_balance',
            'plot_histograms', 'class_means', 'nearest', 'show_pairs', 'pair_table', 'plot_pair_table', 'usual_flip',
            'check_augment', 'mean_colour', 'train_steps', 'train_transforms', 'eval_transforms', 'TransformedSplit',
-           'seed_worker', 'make_loaders', 'Draws', 'BatchAugment', 'default_augment', 'Batches', 'environment',
-           'cpu_name', 'images_per_second', 'results_folders', 'load_record', 'record_names', 'write_whole',
-           'save_record', 'recorded', 'tour']
+           'seed_worker', 'make_loaders', 'Draws', 'BatchAugment', 'default_augment', 'layout', 'Batches',
+           'environment', 'cpu_name', 'images_per_second', 'results_folders', 'load_record', 'record_names',
+           'write_whole', 'save_record', 'recorded', 'tour']
 
-# %% ../nbs/00_data.ipynb #1167efed
+# %% ../nbs/00_data.ipynb #bb80f739
 import errno, hashlib, json, operator, os, pickle, platform, re, shutil, subprocess, sys, tarfile, tempfile, time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from functools import wraps
+from functools import lru_cache, wraps
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError
@@ -754,7 +754,7 @@ def _mirrored(i):
     i = i.abs()
     return torch.where(i > 31, 62 - i, i)
 
-# %% ../nbs/00_data.ipynb #5a3c1fd9
+# %% ../nbs/00_data.ipynb #76ec400f
 @dataclass(frozen=True)
 class BatchAugment:
     "Pad, crop, flip and cutout for a whole uint8 batch (N, H, W, 3), on whatever device it is"
@@ -786,17 +786,26 @@ class BatchAugment:
     def _paint(self, images, holes, line):
         in_row, in_col = ((line >= start) & (line < start + self.cutout) for start in (holes[:, :1], holes[:, 1:]))
         inside = (in_row[:, :, None] & in_col[:, None, :])[..., None]
-        return torch.where(inside, torch.tensor(self.fill, dtype=images.dtype, device=images.device), images)
+        return torch.where(inside, _colour(tuple(self.fill), images.device), images)
 
     def __call__(self, images:torch.Tensor, generator:torch.Generator=None) -> torch.Tensor:
         return self.apply(images, self.draw(len(images), generator, images.device))
 
-# %% ../nbs/00_data.ipynb #ea3abac3
+# %% ../nbs/00_data.ipynb #3393b858
+@lru_cache(maxsize=64)
+def _colour(fill, device):
+    "The colour as a tensor, made once: copying it to a GPU for every batch would make Python wait each time"
+    return torch.tensor(fill, dtype=torch.uint8, device=device)
+
 def default_augment(data:ImageData):  # any data set
     "The assignment's augmentation with the mean colour of `data`; written digits are not mirrored"
     return BatchAugment(flip=usual_flip(data), fill=mean_colour(data))
 
-# %% ../nbs/00_data.ipynb #ce166806
+# %% ../nbs/00_data.ipynb #b6c789fc
+def layout(device):
+    "How images lie in memory: colours of a pixel side by side, which is fastest, but where PyTorch trains wrongly with it (mps)"
+    return torch.contiguous_format if torch.device(device).type == 'mps' else torch.channels_last
+
 class Batches:
     "A split that lives on a device; each pass over it is the next epoch"
     def __init__(self,
@@ -836,10 +845,12 @@ class Batches:
 
     def normalise(self, images):
         "uint8 (N, H, W, 3) to zero mean and unit spread (N, 3, H, W), channels last in memory"
-        return ((images - self.mean)/self.std).to(self.dtype).permute(0, 3, 1, 2)
+        return ((images - self.mean)/self.std).to(self.dtype).permute(0, 3, 1, 2).contiguous(memory_format=layout(images.device))
 
-# %% ../nbs/00_data.ipynb #a360110c
-def environment():
+# %% ../nbs/00_data.ipynb #db5de82f
+def environment(
+    device=None,  # what was computed on; the GPU if there is one when not given
+):
     "What a figure was measured with: versions, device, commit, date"
     from cifar_resnet import __version__, __file__ as package
     checkout, commit = Path(package).parent.parent, ''
@@ -847,7 +858,8 @@ def environment():
         if (checkout/'settings.ini').exists():
             commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, cwd=checkout).stdout.strip()
     except OSError: pass  # no git here
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    on_gpu = torch.cuda.is_available() if device is None else torch.device(device).type == 'cuda'
+    gpu = torch.cuda.get_device_name(device) if on_gpu else None
     return dict(date=datetime.now(timezone.utc).strftime('%Y-%m-%d'), device=gpu or cpu_name(), cores=os.cpu_count(), python=platform.python_version(),
                 torch=torch.__version__, numpy=np.__version__, cifar_resnet=__version__, commit=commit)
 
@@ -872,7 +884,7 @@ def images_per_second(
     if torch.cuda.is_available(): torch.cuda.synchronize()
     return n/(time.perf_counter() - start)
 
-# %% ../nbs/00_data.ipynb #10f41f40
+# %% ../nbs/00_data.ipynb #04ba8751
 def results_folders():
     "Where records are: in the package, and in the checkout it came from"
     import cifar_resnet
@@ -882,10 +894,12 @@ def results_folders():
 
 def load_record(name:str):  # without `.json`
     "A recorded run by its name"
-    if name not in record_names(): raise DataError(f'no run is recorded as {name!r}; there are: ' + ', '.join(record_names()))
+    if name not in record_names(): raise DataError(f'no run is recorded as {name!r}; there are: ' + _listed(record_names()))
     path = next(f/f'{name}.json' for f in results_folders() if (f/f'{name}.json').is_file())
     try: return dict(json.loads(path.read_text(encoding='utf-8')))
     except (OSError, ValueError, TypeError) as e: raise DataError(f'{path} is damaged: {one_line(e)}') from None
+
+def _listed(names): return ', '.join(names[:20]) + (f' and {len(names) - 20} more' if len(names) > 20 else '')
 
 def record_names():
     "The names of all recorded runs"
@@ -906,7 +920,7 @@ def write_whole(path, content):
     except OSError as e: raise DataError(f'{path} could not be written: {e.strerror}; what was there before is as it was') from None
     finally: scratch.unlink(missing_ok=True)
 
-# %% ../nbs/00_data.ipynb #d3c51171
+# %% ../nbs/00_data.ipynb #c4e0cd0d
 def save_record(
     name:str,  # without `.json`
     record:dict,  # what was measured
@@ -915,7 +929,7 @@ def save_record(
     "Write a record, with what it was measured with, whole or not at all"
     folder = Path(folder) if folder else results_folders()[0] if len(results_folders()) > 1 else Path('results')
     def plain(v): return v.tolist() if hasattr(v, 'tolist') else str(v)
-    text = json.dumps({'name': name, **record, 'environment': environment()}, indent=1, default=plain)
+    text = json.dumps({'name': name, **record, 'environment': environment(record.get('trained_on'))}, indent=1, default=plain)
     return write_whole(folder/f'{name}.json', (text + '\n').encode())
 
 def recorded(

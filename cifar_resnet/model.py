@@ -7,7 +7,7 @@ __all__ = ['PILLS', 'conv_block', 'Residual', 'res_block', 'CustomResNet', 'n_pa
            'receptive_fields', 'linear_copy', 'measured_field', 'plot_fields', 'predict_proba', 'gradient_norms',
            'save_weights', 'load_weights', 'find_weights']
 
-# %% ../nbs/01_model.ipynb #ebc7a530
+# %% ../nbs/01_model.ipynb #140033d4
 import json, math, os
 from collections import OrderedDict
 from copy import deepcopy
@@ -18,7 +18,7 @@ import torch
 from fastcore.xdg import xdg_cache_home
 from torch import nn
 
-from .data import (DataError, Remote, _matches, fetch, load_record, one_line, record_names, results_folders,
+from .data import (DataError, Remote, _listed, _matches, fetch, load_record, one_line, record_names, results_folders,
                               styled, whole_number, write_whole)
 
 # %% ../nbs/01_model.ipynb #017dd344
@@ -343,7 +343,7 @@ def load_weights(
         reason = f'it has no {e}' if isinstance(e, KeyError) else one_line(e)
         raise DataError(f'{path} holds no weights of this network: {reason}') from None
 
-# %% ../nbs/01_model.ipynb #89cb0e67
+# %% ../nbs/01_model.ipynb #68278066
 def _home_page():
     from importlib.metadata import metadata
     meta = metadata('cifar_resnet')
@@ -356,7 +356,7 @@ def find_weights(
     "The file that holds the weights `name`: named, in the checkout, in the cache, or fetched and checked"
     path = Path(name).expanduser()
     if path.is_file(): return path
-    if str(name) not in record_names(): raise DataError(f'{path} does not exist, and no run is recorded under that name; there are: ' + ', '.join(record_names()))
+    if str(name) not in record_names(): raise DataError(f'{path} does not exist, and no run is recorded under that name; there are: ' + _listed(record_names()))
     known = load_record(str(name)).get('weights')
     if not known: raise DataError(f'the run {name!r} was recorded without weights')
     digest = f"sha256:{known['sha256']}"

@@ -55,3 +55,16 @@ def test_evaluate_weights_of_other_classes(tmp_path):
     subprocess.run([sys.executable, '-c', code], cwd=tmp_path, check=True)
     run = shell('cifar_evaluate', 'other.safetensors', cwd=tmp_path)
     assert run.returncode == 2 and run.stderr == 'cifar_evaluate: these weights tell cat, dog apart, and digits has zero, one, two, three, four, five, six, seven, eight, nine\n'
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='Windows has no limit on the size of files to test with')
+def test_a_full_disk(tmp_path):
+    "A checkpoint that cannot be written ends the run with one line; the settings are still there, and nothing half-written"
+    def little_room():
+        import resource
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+    run = shell('cifar_train', *SMALL, '--epochs', 3, '--out', 'run', cwd=tmp_path, preexec_fn=little_room)
+    last = run.stderr.strip().splitlines()[-1]
+    assert run.returncode == 1 and 'Traceback' not in run.stderr, run.stderr
+    assert 'last.pt could not be written: File too large' in last and 'no epoch was finished yet' in last
+    assert [p.name for p in (tmp_path/'run').iterdir()] == ['settings.json']
