@@ -95,7 +95,7 @@ def walk(
         cycle.step()
     return np.array(seen).T
 
-# %% ../nbs/03_one_cycle.ipynb #0a8afca6
+# %% ../nbs/03_one_cycle.ipynb #c50bfc23
 @styled
 def plot_schedule(schedule:OneCycle, per_epoch:int=98):  # any; steps an epoch
     "Learning rate and momentum against the step, on two axes"
@@ -105,7 +105,7 @@ def plot_schedule(schedule:OneCycle, per_epoch:int=98):  # any; steps an epoch
     fig, ax = plt.subplots(figsize=(7.6, 3.2))
     other, steps = ax.twinx(), np.arange(len(rates))
     ax.plot(steps, rates, color=blue, lw=2), other.plot(steps, momenta, color=orange, lw=2, ls='--')
-    ax.set(xlabel=f'step ({per_epoch} an epoch)', title=f'One cycle: {schedule.epochs} epochs, peak at the end of epoch {schedule.peak_epoch:g}', ylim=(0, None))
+    ax.set(xlabel=f'step ({per_epoch} an epoch)', title=f'One cycle: {schedule.epochs} epochs, peak at the end of epoch {schedule.peak_epoch:.3g}', ylim=(0, None))
     ax.set_ylabel('learning rate', color=blue), other.set_ylabel('momentum (dashed)', color=orange)
     other.grid(False)
     return fig
@@ -469,7 +469,7 @@ def finished(t, data, out):
         save_record('run', record, out)
     return Run(model, t.history, tested['test_acc'], tested['test_acc_flip'], record)
 
-# %% ../nbs/03_one_cycle.ipynb #60ab3542
+# %% ../nbs/03_one_cycle.ipynb #1b98d956
 @styled
 def plot_run(record:dict):  # of a `Run`, or from `load_record`
     "Loss and accuracy of every epoch; for CIFAR-10 with the marks that people aim at"
@@ -485,6 +485,7 @@ def plot_run(record:dict):  # of a `Run`, or from `load_record`
     if record['data'] == 'cifar10': _marks(right)
     left.set(title='Loss', xlabel='epoch', yscale='log'), right.set(title='Accuracy', xlabel='epoch')
     right.yaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
+    for ax in left, right: ax.xaxis.get_major_locator().set_params(integer=True)
     left.legend(), right.legend(loc='lower right')
     return fig
 
