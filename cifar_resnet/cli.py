@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastcore.script import anno_parser
 
-# %% ../nbs/08_cli.ipynb #9690f74f
+# %% ../nbs/08_cli.ipynb #a65040f7
 def command(func):
     "Give `func` a `.main` that takes its arguments from the command line"
     func.main = lambda args=None: _run_as_command(func, args)
@@ -22,9 +22,11 @@ def command(func):
 def _run_as_command(func, args):
     parser = anno_parser(func, prog=func.__name__)
     _with_dashes(parser)
-    parser.error = lambda message: parser.exit(2, f'{parser.prog}: {message}; {parser.prog} --help lists what there is\n')
+    parser.error = lambda message: parser.exit(2,
+                                               f'{parser.prog}: {message}; {parser.prog} --help lists what there is\n')
     chosen = vars(parser.parse_args(args))
-    with one_clear_line(parser.prog): func(**{k: v for k, v in chosen.items() if k not in ('pdb', 'xtra')})
+    with one_clear_line(parser.prog): func(**{k: v for k, v in chosen.items() if k not in ('pdb',
+        'xtra')})
 
 def _with_dashes(parser):
     "Show --lr-max, take --lr_max too"
@@ -33,7 +35,7 @@ def _with_dashes(parser):
         parser._option_string_actions.update({o: action for o in dashed})
         action.option_strings = dashed
 
-# %% ../nbs/08_cli.ipynb #c1fdbe92
+# %% ../nbs/08_cli.ipynb #9b9ccbe4
 @contextmanager
 def one_clear_line(name):  # of the command
     "Errors that a user can mend, as one line and an exit code"
@@ -41,13 +43,15 @@ def one_clear_line(name):  # of the command
     except KeyboardInterrupt: sys.exit(130)
     except Exception as e:
         kinds = {k.__name__ for k in type(e).__mro__}
-        code = 1 if kinds & {'TrainingError', 'OutOfMemoryError'} else 2 if kinds & {'ValueError', 'DataError', 'OSError'} else None
+        code = 1 if kinds & {'TrainingError', 'OutOfMemoryError'} else 2 if kinds & {'ValueError',
+            'DataError', 'OSError'} else None
         if code is None: raise
         print(f'{name}:', ' '.join(str(e).split()), file=sys.stderr)
         sys.exit(code)
 
-# %% ../nbs/08_cli.ipynb #0d1ab85a
-COMMON = dict(logit_scale=.125, anneal='linear', optimizer='sgd', weight_decay=5e-4, label_smoothing=0., accumulate=1, precision='auto', seed=0)
+# %% ../nbs/08_cli.ipynb #4333be16
+COMMON = dict(logit_scale=.125, anneal='linear', optimizer='sgd', weight_decay=5e-4, label_smoothing=0.,
+              accumulate=1, precision='auto', seed=0)
 USUAL = dict(cifar10=dict(width=64, batch_size=512, epochs=24) | COMMON,
              digits=dict(width=16, batch_size=64, epochs=16) | COMMON)
 
@@ -56,7 +60,7 @@ def fill_in(data, **given):
     if data not in USUAL: raise ValueError(f'data={data!r}: choose {" or ".join(USUAL)}')
     return {k: USUAL[data].get(k) if v is None else v for k, v in given.items()}
 
-# %% ../nbs/08_cli.ipynb #1db92199
+# %% ../nbs/08_cli.ipynb #435e8082
 @command
 def cifar_lr(
     data:str='cifar10',  # cifar10 or digits
@@ -75,14 +79,16 @@ def cifar_lr(
     out:str='runs/lr.png',  # the picture of the curve
 ):
     "Run a learning-rate range test, print LRMIN and LRMAX, draw the curve"
-    s = fill_in(data, width=width, batch_size=batch_size, logit_scale=logit_scale, optimizer=optimizer, weight_decay=weight_decay, precision=precision, seed=seed)
+    s = fill_in(data, width=width, batch_size=batch_size, logit_scale=logit_scale, optimizer=optimizer,
+                weight_decay=weight_decay, precision=precision, seed=seed)
     from cifar_resnet.data import _writable, get_data
     from cifar_resnet.lr_finder import Optim, find_lr, pick_device, plot_lr
     model, optim = _network(s), Optim(s['optimizer'], weight_decay=s['weight_decay'])
     pick_device(device)
     _writable(_picture(out).parent)
     same = {k: s[k] for k in ('batch_size', 'precision', 'seed')}
-    found = find_lr(model, get_data(data, root=root), optim=optim, start=start, end=end, steps=steps, device=device, **same)
+    found = find_lr(model, get_data(data, root=root), optim=optim, start=start, end=end, steps=steps,
+                    device=device, **same)
     plot_lr(found).savefig(out)
     print(f'LRMIN {found.lr_min:.2g}, LRMAX {found.lr_max:.2g}; the curve: {out}')
 
@@ -95,10 +101,11 @@ def _network(settings):
 
 def _picture(path):
     path = Path(path)
-    if path.suffix not in ('.png', '.pdf', '.svg'): raise ValueError(f'out={path}: a picture ends in .png, .svg or .pdf')
+    if path.suffix not in ('.png', '.pdf', '.svg'):
+        raise ValueError(f'out={path}: a picture ends in .png, .svg or .pdf')
     return path
 
-# %% ../nbs/08_cli.ipynb #1fd1aab7
+# %% ../nbs/08_cli.ipynb #6fc33233
 @command
 def cifar_train(
     data:str=None,  # cifar10 or digits; cifar10
@@ -126,17 +133,19 @@ def cifar_train(
     tensorboard:bool=False,  # write TensorBoard scalars into the folder too?
 ):
     "Train with one cycle, at rates found by a range test; the test images are looked at once, at the end"
-    given = {k: v for k, v in locals().items() if k not in ('out', 'resume', 'device', 'root', 'tensorboard')}
+    given = {k: v for k, v in locals().items() if k not in ('out', 'resume', 'device', 'root',
+                                                            'tensorboard')}
     settings, folder = begun(resume, given, out) if resume else new(given, out)
     model, images, config = checked(settings, folder, root, device)
     settings = with_rates(settings, folder, model, images, config, device)
     train(settings, folder, model, images, config, device, tensorboard)
 
-# %% ../nbs/08_cli.ipynb #dc6de61a
+# %% ../nbs/08_cli.ipynb #b80a79f4
 def new(given, out):
     "(settings, folder) of a run that begins"
     data = given['data'] or 'cifar10'
-    settings = given | dict(data=data) | fill_in(data, **{k: given[k] for k in ('epochs', 'batch_size', 'width', *COMMON)})
+    settings = given | dict(data=data) | fill_in(data,
+                                                 **{k: given[k] for k in ('epochs', 'batch_size', 'width', *COMMON)})
     if settings['peak_epoch'] is None: settings['peak_epoch'] = settings['epochs']*5/24
     folder = Path(out) if out else free_folder('runs', data)
     if (folder/'settings.json').exists():
@@ -153,17 +162,19 @@ def begun(resume, given, out):
     "(settings, folder) of a run to go on with"
     folder = Path(resume)
     if folder.name == 'last.pt': folder = folder.parent
-    if out and Path(out) != folder: raise ValueError(f'--out {out}: a run goes on in its own folder, {folder}')
+    if out and Path(out) != folder:
+        raise ValueError(f'--out {out}: a run goes on in its own folder, {folder}')
     try:
         settings = dict(json.loads((folder/'settings.json').read_text(encoding='utf-8')))
         if not given.keys() <= settings.keys(): raise ValueError
-    except (OSError, ValueError, TypeError): raise ValueError(f'{folder} holds no run of cifar_train to go on with') from None
+    except (OSError, ValueError, TypeError):
+        raise ValueError(f'{folder} holds no run of cifar_train to go on with') from None
     for name, value in given.items():
         if value is not None and value is not False and value != settings.get(name):
             raise ValueError(f'--{name.replace("_", "-")} {value}: this run was begun with {settings.get(name)}, and a run does not change on its way')
     return settings, folder
 
-# %% ../nbs/08_cli.ipynb #dfdbae9a
+# %% ../nbs/08_cli.ipynb #b7426b19
 def cycle(s, lr_min, lr_max):
     from cifar_resnet.train import OneCycle
     return OneCycle(lr_min, lr_max, s['epochs'], s['peak_epoch'], s['anneal'])
@@ -177,7 +188,8 @@ def checked(s, folder, root, device):
     cycle(s, 1e-9 if low is None else low, max(1., low or 0) if high is None else high)
     model = _network(s)
     Precision.pick(pick_device(device), s['precision'])
-    same = ('batch_size', 'accumulate', 'label_smoothing', 'ema', 'compile', 'precision', 'seed', 'full')
+    same = ('batch_size', 'accumulate', 'label_smoothing', 'ema', 'compile', 'precision', 'seed',
+            'full')
     config = FitConfig(Optim(s['optimizer'], weight_decay=s['weight_decay']), **{k: s[k] for k in same})
     last = _writable(folder)/'last.pt'
     if last.exists(): read_checkpoint(last)
@@ -187,7 +199,7 @@ def checked(s, folder, root, device):
     cycle(s, 1e-9, 1.).peak_step(-(-n//s['batch_size']))
     return model, images, config
 
-# %% ../nbs/08_cli.ipynb #936c3ab2
+# %% ../nbs/08_cli.ipynb #a04cfef4
 def with_rates(s, folder, model, images, config, device):
     "The settings with both rates: named, found before, or found now; and written down"
     from cifar_resnet.data import write_whole
@@ -196,7 +208,8 @@ def with_rates(s, folder, model, images, config, device):
     if s['lr_max'] is None:
         from cifar_resnet.lr_finder import find_lr, plot_lr
         print('looking for the learning rates …', flush=True)
-        same = {k: getattr(config, k) for k in ('optim', 'batch_size', 'label_smoothing', 'precision', 'seed')}
+        same = {k: getattr(config, k) for k in ('optim', 'batch_size', 'label_smoothing', 'precision',
+                                                'seed')}
         found = find_lr(model, images, device=device, **same)
         plot_lr(found).savefig(folder/'lr.png')
         s = s | dict(lr_max=found.lr_max, lr_min=found.lr_min if s['lr_min'] is None else s['lr_min'])
@@ -216,7 +229,7 @@ def train(s, folder, model, images, config, device, tensorboard):
     plot_schedule(schedule, run.record['steps_per_epoch']).savefig(folder/'schedule.png')
     print(f'{run}\n{folder}:', *sorted(p.name for p in folder.iterdir()))
 
-# %% ../nbs/08_cli.ipynb #bdbe4e35
+# %% ../nbs/08_cli.ipynb #9aa2cd5e
 @command
 def cifar_evaluate(
     weights:str,  # a .safetensors file, a run's folder, or the name of a recorded run
@@ -238,5 +251,7 @@ def cifar_evaluate(
         raise ValueError(f'these weights tell {", ".join(notes["classes"])} apart, and {images.name} has {", ".join(images.classes)}')
     model, n = model.to(where, memory_format=layout(where)), len(images.test)
     for flip in (False, True) if usual_flip(images) else (False,):
-        loss, acc = evaluate(model, Batches(images.test, images, 1000, device=where), numbers, flip=flip)
-        print(f'{"with flips" if flip else "as it is":<10} accuracy {acc:.2%} ± {1.96*math.sqrt(acc*(1 - acc)/n):.2%}, loss {loss:.4f}, {n:,} test images')
+        loss, acc = evaluate(model, Batches(images.test, images, 1000, device=where), numbers,
+                             flip=flip)
+        interval = 1.96*math.sqrt(acc*(1 - acc)/n)
+        print(f'{"with flips" if flip else "as it is":<10} accuracy {acc:.2%} ± {interval:.2%}, loss {loss:.4f}, {n:,} test images')

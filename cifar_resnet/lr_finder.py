@@ -30,10 +30,11 @@ def pick_device(
         raise ValueError(f"device={name!r}: here there is {', '.join(d for d, there in has.items() if there)}")
     return device
 
-# %% ../nbs/02_lr_finder.ipynb #834b4445
+# %% ../nbs/02_lr_finder.ipynb #2070046e
 def _has_bf16(device):
     if device.type == 'cuda': return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == 'cpu': return bool(getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)())
+    if device.type == 'cpu':
+        return bool(getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)())
     return False
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Precision:
         device = torch.device(device)
         usual = 'bfloat16' if _has_bf16(device) else 'float16' if device.type == 'cuda' else 'float32'
         names = {n: getattr(torch, n) for n in ('float32', 'bfloat16', 'float16')}
-        if name not in (*names, 'auto'): raise ValueError(f"precision={name!r}: choose auto, {', '.join(names)}")
+        if name not in (*names, 'auto'):
+            raise ValueError(f"precision={name!r}: choose auto, {', '.join(names)}")
         return cls(names[usual if name == 'auto' else name], device)
 
     def autocast(self):
@@ -57,7 +59,7 @@ class Precision:
 
     def scaler(self): return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
-# %% ../nbs/02_lr_finder.ipynb #34c228e9
+# %% ../nbs/02_lr_finder.ipynb #b8067794
 @dataclass(frozen=True)
 class Optim:
     "Which optimizer, and all of its settings but the learning rate"
@@ -68,9 +70,12 @@ class Optim:
     nesterov: bool=True  # look ahead (SGD)
 
     def __post_init__(self):
-        if self.name not in ('sgd', 'adam', 'adamw'): raise ValueError(f"optimizer {self.name!r}: choose sgd, adam or adamw")
-        if not 0 <= self.momentum < 1: raise ValueError(f'momentum={self.momentum}: choose from 0 to below 1')
-        if not 0 <= self.weight_decay < math.inf: raise ValueError(f'weight_decay={self.weight_decay}: it cannot be negative')
+        if self.name not in ('sgd', 'adam', 'adamw'):
+            raise ValueError(f"optimizer {self.name!r}: choose sgd, adam or adamw")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f'momentum={self.momentum}: choose from 0 to below 1')
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f'weight_decay={self.weight_decay}: it cannot be negative')
 
     def make(self, model, lr):
         "The optimizer for the weights of `model`, fused where there is a fused one"
@@ -79,7 +84,8 @@ class Optim:
         if self.name != 'sgd':
             kind = torch.optim.Adam if self.name == 'adam' else torch.optim.AdamW
             return kind(groups, lr, betas=(self.momentum, .999), fused=fused)
-        sgd = torch.optim.SGD(groups, lr, momentum=self.momentum, nesterov=self.nesterov and self.momentum > 0, fused=fused)
+        sgd = torch.optim.SGD(groups, lr, momentum=self.momentum,
+                              nesterov=self.nesterov and self.momentum > 0, fused=fused)
         if fused and self.momentum: _start_momentum(sgd)
         return sgd
 
@@ -121,7 +127,7 @@ class _Watched(nn.Module):
         self.seen.append(torch.stack([loss.detach(), (logits.argmax(1) == labels).float().mean()]))
         return loss
 
-# %% ../nbs/02_lr_finder.ipynb #e5add9c3
+# %% ../nbs/02_lr_finder.ipynb #62baa8fc
 def random_states(device):
     "The state of the generators that a run on `device` draws from: the CPU's, and the device's own"
     states = [torch.get_rng_state()]
@@ -146,7 +152,7 @@ def unchanged_randomness(device):
         np.random.set_state(numpy)
         set_random_states(torchs, device)
 
-# %% ../nbs/02_lr_finder.ipynb #c90ae404
+# %% ../nbs/02_lr_finder.ipynb #75e6c525
 def range_test(
     model:nn.Module,  # stays as it is
     data:ImageData,  # its training split is used
@@ -166,23 +172,28 @@ def range_test(
         from torch_lr_finder import LRFinder, TrainDataLoaderIter
     _check_range(start, end, steps)
     device = pick_device(device)
-    numbers, copy = Precision.pick(device, precision), deepcopy(model).to(device, memory_format=layout(device))
-    batches = Batches(data.train, data, batch_size, default_augment(data), shuffle=True, device=device, seed=seed)
+    numbers, copy = Precision.pick(device, precision), deepcopy(model).to(device,
+        memory_format=layout(device))
+    batches = Batches(data.train, data, batch_size, default_augment(data), shuffle=True, device=device,
+                      seed=seed)
     watched = _Watched(nn.CrossEntropyLoss(label_smoothing=label_smoothing))
     amp = {} if numbers.dtype == torch.float32 else dict(
         amp_backend='torch', amp_config=dict(device_type=device.type, dtype=numbers.dtype), grad_scaler=numbers.scaler())
     finder = LRFinder(copy, optim.make(copy, start), watched, device, **amp)
     with unchanged_randomness(device), contextlib.redirect_stdout(io.StringIO()):
         torch.manual_seed(seed)
-        finder.range_test(TrainDataLoaderIter(batches), end_lr=end, num_iter=steps, smooth_f=0., diverge_th=4)
+        finder.range_test(TrainDataLoaderIter(batches), end_lr=end, num_iter=steps, smooth_f=0.,
+                          diverge_th=4)
     losses, accs = torch.stack(watched.seen).cpu().double().numpy().T
     lost = np.flatnonzero(~np.isfinite(losses))
-    if len(lost): losses, accs = losses[:lost[0]], accs[:lost[0]]  # what comes after the explosion says nothing
+    if len(lost):
+        losses, accs = losses[:lost[0]], accs[:lost[0]]  # what comes after the explosion says nothing
     return LRCurve(start*(end/start)**(np.arange(len(losses))/(steps - 1)), losses, accs)
 
 def _check_range(start, end, steps):
     whole_number('steps', steps, 20)
-    if not 0 < start < end < math.inf: raise ValueError(f'start={start}, end={end}: the rate has to rise from above 0')
+    if not 0 < start < end < math.inf:
+        raise ValueError(f'start={start}, end={end}: the rate has to rise from above 0')
 
 # %% ../nbs/02_lr_finder.ipynb #e783e3f2
 def smooth(
@@ -194,7 +205,7 @@ def smooth(
     weights = np.exp(-((steps[:, None] - steps)/width)**2/2)
     return weights @ losses/weights.sum(1)
 
-# %% ../nbs/02_lr_finder.ipynb #ca26c822
+# %% ../nbs/02_lr_finder.ipynb #817adeff
 @styled
 def plot_lr(
     curve:LRCurve,  # what a range test saw, with its rates chosen or not
@@ -211,19 +222,23 @@ def plot_lr(
         ax.axvspan(curve.lr_max, curve.lrs[-1], color=deep[3], alpha=.12, label='too large')
         lowest = smoothed[first_valley(smoothed)]
         for height in lowest, (lowest + smoothed[0])/2: ax.axhline(height, color='.5', lw=.6, ls=':')
-    chosen = [('LRMIN', curve.lr_min, deep[2]), ('LRMAX', curve.lr_max, deep[3])] if curve.lr_max else []
-    for name, rate, colour in chosen: ax.axvline(rate, color=colour, ls='--', label=f'{name} {rate:.2g}')
+    chosen = [('LRMIN', curve.lr_min, deep[2]),
+              ('LRMAX', curve.lr_max, deep[3])] if curve.lr_max else []
+    for name, rate, colour in chosen:
+        ax.axvline(rate, color=colour, ls='--', label=f'{name} {rate:.2g}')
     for (name, rate), colour in zip((marks or {}).items(), (*deep[1:3], *deep[4:])):
-        ax.plot(rate, np.interp(rate, curve.lrs, curve.losses), 'o', ms=8, color=colour, label=f'{name}: {rate:.2g}')
+        ax.plot(rate, np.interp(rate, curve.lrs, curve.losses), 'o', ms=8, color=colour,
+                label=f'{name}: {rate:.2g}')
     ax.set(xscale='log', xlabel='learning rate', ylabel='loss', title=title, xlim=curve.lrs[[0, -1]])
     ax.legend(frameon=True, framealpha=1, fontsize=9)
     return fig
 
-# %% ../nbs/02_lr_finder.ipynb #d22fc791
+# %% ../nbs/02_lr_finder.ipynb #29265e64
 def first_valley(
     smoothed,  # from `smooth`
     turn:float=.25,  # a rise by this share of the way down counts as turning
-):  # the step of the lowest loss before the curve first turns; None where it goes down by less than 0.1
+):  # None where it goes down by less than 0.1
+    "The step of the lowest loss before the curve first turns"
     lowest = 0
     for i, loss in enumerate(smoothed):
         if loss < smoothed[lowest]: lowest = i

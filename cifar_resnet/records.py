@@ -33,7 +33,7 @@ class Planned:
 
 LRMIN, LRMAX = .0017, .39  # chapter 02, and tested below: the means of three range tests of the full network
 
-# %% ../nbs/09_records.ipynb #ccd10ba6
+# %% ../nbs/09_records.ipynb #1f0c7238
 def assignment_runs(seeds, suffix=True):
     "The assignment: the full network, 24 epochs on all 50,000 images, at the rates of chapter 02"
     return [Planned(f'one_cycle_24-{seed}' if suffix else 'one_cycle_24', OneCycle(LRMIN, LRMAX), dict(logit_scale=.125),
@@ -43,7 +43,8 @@ def rate_runs(kind, width, epochs, seeds):
     "What LRMAX and the last rate are worth: short runs, judged on the validation images"
     def planned(peak, end, seed):
         schedule = OneCycle(peak/100, peak, epochs, epochs*5/24, final=max(peak*end, 1e-6))
-        return Planned(f'rates/{kind}-peak{peak:g}-end{end:g}-{seed}', schedule, dict(width=width, logit_scale=.125), FitConfig(seed=seed), test=False)
+        return Planned(f'rates/{kind}-peak{peak:g}-end{end:g}-{seed}', schedule,
+                       dict(width=width, logit_scale=.125), FitConfig(seed=seed), test=False)
     peaks = [(peak, .01) for peak in (.4, .1, .2, .8, 1.6, .05)]
     ends = [(.4, end) for end in (0, .1, .04)]
     return [planned(*setting, seed) for seed in seeds for setting in peaks + ends]
@@ -60,7 +61,7 @@ def missing(kind:str) -> list:  # 'cpu' or 'gpu'
     there = set(record_names())
     return [p for p in plan(kind) if p.name not in there]
 
-# %% ../nbs/09_records.ipynb #e6b97b61
+# %% ../nbs/09_records.ipynb #de2e2045
 def make(
     p:Planned,  # the run
     data,  # from `get_data`
@@ -72,9 +73,14 @@ def make(
     torch.manual_seed(p.config.seed)
     out, folder = Path(runs)/p.name, Path(results) if results else results_folders()[0]
     seen, last = data if p.test else replace(data, test=data.test[:0]), out/'last.pt'
-    try: record = fit(CustomResNet(classes=len(data.classes), **p.network), seen, p.schedule, p.config, device=device, out=out, resume=last if last.exists() else None).record
-    except Diverged as e: record = dict(diverged=str(e), schedule=asdict(p.schedule), network=p.network, seed=p.config.seed, trained_on=str(device))
-    if p.weights: record = record | dict(weights=export_half(out/'final.safetensors', folder/f'{p.name}.safetensors'))
+    try: record = fit(CustomResNet(classes=len(data.classes), **p.network), seen, p.schedule, p.config,
+                      device=device, out=out, resume=last if last.exists() else None).record
+    except Diverged as e:
+        record = dict(diverged=str(e), schedule=asdict(p.schedule), network=p.network,
+                      seed=p.config.seed, trained_on=str(device))
+    if p.weights:
+        record = record | dict(weights=export_half(out/'final.safetensors',
+                                                   folder/f'{p.name}.safetensors'))
     written = json.loads(save_record(p.name, record, folder).read_text(encoding='utf-8'))
     shutil.rmtree(out)
     return written
@@ -132,12 +138,13 @@ def make_missing(
     print(f'\nmade {len(made)}: ' + ' '.join(made) + f'\nleft {len(left)}: ' + ' '.join(left))
     return made
 
-# %% ../nbs/09_records.ipynb #05f7273b
+# %% ../nbs/09_records.ipynb #ea793181
 def owed_table() -> str:
     "All planned runs, those of the same setting in one line"
     there, settings = set(record_names()), {}
     for kind in 'cpu', 'gpu':
-        for p in plan(kind): settings.setdefault((kind, p.name.rpartition('-')[0] or p.name), []).append(p.name)
+        for p in plan(kind):
+            settings.setdefault((kind, p.name.rpartition('-')[0] or p.name), []).append(p.name)
     lines = [f"{'run':<32} {'on':<4} {'made':>5}  {'accuracy':<24} device"]
     for (kind, name), runs in settings.items():
         made = [load_record(r) for r in runs if r in there]

@@ -9,7 +9,7 @@ __all__ = ['HEADER', 'OneCycle', 'attach', 'walk', 'plot_schedule', 'plain_epoch
            'Diverged', 'whats_left', 'explained_stop', 'Bar', 'progress_bar', 'epoch_row', 'scalars', 'peak_memory',
            'test_once', 'finished', 'plot_run', 'Silent', 'compare_speed', 'speed_table']
 
-# %% ../nbs/03_one_cycle.ipynb #9a773fa7
+# %% ../nbs/03_one_cycle.ipynb #3190e615
 import io, math, sys, time
 from contextlib import contextmanager
 from copy import deepcopy
@@ -25,8 +25,10 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from .data import BatchAugment, Batches, DataError, ImageData, _writable, default_augment, fingerprint, layout, one_line, save_record, styled, usual_flip, whole_number, write_whole
-from .lr_finder import Optim, Precision, pick_device, random_states, set_random_states, unchanged_randomness
+from .data import (BatchAugment, Batches, DataError, ImageData, _writable, default_augment, fingerprint,
+                              layout, one_line, save_record, styled, usual_flip, whole_number, write_whole)
+from .lr_finder import (Optim, Precision, pick_device, random_states, set_random_states,
+                                    unchanged_randomness)
 from .model import CustomResNet, save_weights
 
 # %% ../nbs/03_one_cycle.ipynb #583be142
@@ -51,19 +53,22 @@ class OneCycle:
                              'more epochs, or smaller batches')
         return peak
 
-# %% ../nbs/03_one_cycle.ipynb #524e923f
+# %% ../nbs/03_one_cycle.ipynb #d0701f82
 def _check_cycle(c):
     whole_number('epochs', c.epochs, 1)
     last = c.lr_min if c.final is None else c.final
     for name, rate in dict(lr_min=c.lr_min, lr_max=c.lr_max, final=last).items():
-        if not 0 < rate < math.inf: raise ValueError(f'{name}={rate}: a learning rate is above 0 (for an end at zero, take something tiny)')
-    if c.lr_max < max(c.lr_min, last): raise ValueError(f'lr_max={c.lr_max}: it is the peak, so no other rate can be above it')
-    if not 0 < c.peak_epoch < c.epochs: raise ValueError(f'peak_epoch={c.peak_epoch}: it lies between 0 and {c.epochs} epochs')
+        if not 0 < rate < math.inf:
+            raise ValueError(f'{name}={rate}: a learning rate is above 0 (for an end at zero, take something tiny)')
+    if c.lr_max < max(c.lr_min, last):
+        raise ValueError(f'lr_max={c.lr_max}: it is the peak, so no other rate can be above it')
+    if not 0 < c.peak_epoch < c.epochs:
+        raise ValueError(f'peak_epoch={c.peak_epoch}: it lies between 0 and {c.epochs} epochs')
     if c.anneal not in ('linear', 'cos'): raise ValueError(f"anneal={c.anneal!r}: choose linear or cos")
     if c.momentum is not None and not (len(c.momentum) == 2 and 0 <= c.momentum[0] <= c.momentum[1] < 1):
         raise ValueError(f'momentum={c.momentum}: two numbers from 0 to below 1, the one at the peak first')
 
-# %% ../nbs/03_one_cycle.ipynb #a8186f79
+# %% ../nbs/03_one_cycle.ipynb #7f697200
 class _OneCycle(OneCycleLR):
     def step(self):
         if self.last_epoch < self.total_steps - 1: super().step()
@@ -76,9 +81,9 @@ def attach(
     "torch's OneCycleLR on `optimizer`"
     s, total = schedule, schedule.epochs*per_epoch
     low, high = s.momentum or (0., 0.)
-    return _OneCycle(optimizer, s.lr_max, total_steps=total, pct_start=(s.peak_step(per_epoch) + 1)/total, anneal_strategy=s.anneal,
-                     cycle_momentum=s.momentum is not None, base_momentum=low, max_momentum=high,
-                     div_factor=s.lr_max/s.lr_min, final_div_factor=s.lr_min/(s.final or s.lr_min))
+    return _OneCycle(optimizer, s.lr_max, total_steps=total, pct_start=(s.peak_step(per_epoch) + 1)/total,
+                     anneal_strategy=s.anneal, div_factor=s.lr_max/s.lr_min, final_div_factor=s.lr_min/(s.final or s.lr_min),
+                     cycle_momentum=s.momentum is not None, base_momentum=low, max_momentum=high)
 
 # %% ../nbs/03_one_cycle.ipynb #d3558385
 def walk(
@@ -95,7 +100,7 @@ def walk(
         cycle.step()
     return np.array(seen).T
 
-# %% ../nbs/03_one_cycle.ipynb #c50bfc23
+# %% ../nbs/03_one_cycle.ipynb #dcf43942
 @styled
 def plot_schedule(schedule:OneCycle, per_epoch:int=98):  # any; steps an epoch
     "Learning rate and momentum against the step, on two axes"
@@ -105,7 +110,8 @@ def plot_schedule(schedule:OneCycle, per_epoch:int=98):  # any; steps an epoch
     fig, ax = plt.subplots(figsize=(7.6, 3.2))
     other, steps = ax.twinx(), np.arange(len(rates))
     ax.plot(steps, rates, color=blue, lw=2), other.plot(steps, momenta, color=orange, lw=2, ls='--')
-    ax.set(xlabel=f'step ({per_epoch} an epoch)', title=f'One cycle: {schedule.epochs} epochs, peak at the end of epoch {schedule.peak_epoch:.3g}', ylim=(0, None))
+    ax.set(xlabel=f'step ({per_epoch} an epoch)',
+           title=f'One cycle: {schedule.epochs} epochs, peak at the end of epoch {schedule.peak_epoch:.3g}', ylim=(0, None))
     ax.set_ylabel('learning rate', color=blue), other.set_ylabel('momentum (dashed)', color=orange)
     other.grid(False)
     return fig
@@ -118,7 +124,7 @@ def plain_epoch(model, optimizer, batches):
         optimizer.step()
         optimizer.zero_grad()
 
-# %% ../nbs/03_one_cycle.ipynb #038805c5
+# %% ../nbs/03_one_cycle.ipynb #7adafa9f
 @dataclass(frozen=True)
 class FitConfig:
     "All settings of a run but the network, the data and the schedule"
@@ -141,11 +147,13 @@ class FitConfig:
         whole_number('batch_size', self.batch_size, 1)
         whole_number('accumulate', self.accumulate, 1, self.batch_size)
         whole_number('seed', self.seed, 0)
-        if not 0 <= self.label_smoothing < 1: raise ValueError(f'label_smoothing={self.label_smoothing}: choose from 0 to below 1')
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f'label_smoothing={self.label_smoothing}: choose from 0 to below 1')
         if not 0 <= self.l1 < math.inf: raise ValueError(f'l1={self.l1}: it cannot be negative')
-        if self.ema is not None and not 0 < self.ema < 1: raise ValueError(f'ema={self.ema}: choose between 0 and 1')
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f'ema={self.ema}: choose between 0 and 1')
 
-# %% ../nbs/03_one_cycle.ipynb #d3f031dd
+# %% ../nbs/03_one_cycle.ipynb #9f35bc0c
 class _Training:
     "What changes while training"
     def __init__(self, model, data, schedule, config, augment, device):
@@ -154,11 +162,15 @@ class _Training:
         self.model = getattr(model, '_orig_mod', model)  # what torch.compile wraps
         self.model.to(device, memory_format=layout(device))
         self.split = data.full if config.full else data.train
-        self.batches = Batches(self.split, data, config.batch_size, augment, shuffle=True, device=device, seed=config.seed)
+        self.batches = Batches(self.split, data, config.batch_size, augment, shuffle=True,
+                               device=device, seed=config.seed)
         self.optimizer = config.optim.make(self.model, schedule.lr_min)
-        self.cycle, self.scaler = attach(schedule, self.optimizer, len(self.batches)), self.precision.scaler()
+        self.cycle = attach(schedule, self.optimizer, len(self.batches))
+        self.scaler = self.precision.scaler()
         self.average = None
-        if config.ema: self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        if config.ema:
+            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema),
+                                         use_buffers=True)
         self.runner = torch.compile(self.model, dynamic=False) if config.compile else model
         self.epoch, self.history = 0, []
         self.notes = dict(data=data.name, classes=list(data.classes), mean=data.mean, std=data.std)
@@ -197,11 +209,12 @@ def train_epoch(t, bar):
         if bar.step(len(y)): bar.show(t, *finite(t, sums/n))
     return finite(t, sums/n)
 
-# %% ../nbs/03_one_cycle.ipynb #566192ca
+# %% ../nbs/03_one_cycle.ipynb #da4a1852
 def finite(t, means):
     "Mean loss and accuracy as plain numbers; a loss that is lost ends the run"
     loss, acc = means.tolist()
-    if not math.isfinite(loss): raise Diverged(f'the loss became {loss} in epoch {t.epoch + 1}, at a learning rate of {t.lr:.3g}')
+    if not math.isfinite(loss):
+        raise Diverged(f'the loss became {loss} in epoch {t.epoch + 1}, at a learning rate of {t.lr:.3g}')
     return loss, acc
 
 # %% ../nbs/03_one_cycle.ipynb #b2fe2d34
@@ -216,7 +229,7 @@ def loss_of(
     loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
     return loss + l1*sum(p.abs().sum() for p in model.parameters()) if l1 else loss
 
-# %% ../nbs/03_one_cycle.ipynb #97056d3f
+# %% ../nbs/03_one_cycle.ipynb #df330e88
 @torch.no_grad()
 def evaluate(
     model:nn.Module,  # gives logits
@@ -234,26 +247,29 @@ def evaluate(
         model.eval()
         for x, y in batches:
             logits = (logits_of(x) + logits_of(x.flip(-1)))/2 if flip else logits_of(x)
-            sums += torch.stack([nn.functional.cross_entropy(logits, y, reduction='sum'), (logits.argmax(1) == y).sum()])
+            sums += torch.stack([nn.functional.cross_entropy(logits, y, reduction='sum'),
+                                 (logits.argmax(1) == y).sum()])
     finally: model.train(was_training)
     loss, right = (sums/max(len(batches.labels), 1)).tolist()
     return loss, right
 
-# %% ../nbs/03_one_cycle.ipynb #cfb93b8c
+# %% ../nbs/03_one_cycle.ipynb #91efbc5f
 @dataclass(frozen=True, eq=False)
 class Run:
     "What `fit` gives back"
     model: nn.Module  # the trained network (the averaged one, with `ema`), in eval mode
     history: list  # a dict for every epoch
     test_acc: float|None  # share of test images that are right; None where the data has no test images
-    test_acc_flip: float|None  # the same, averaged over each image and its mirror image; None where a mirror image is none of its class
+    test_acc_flip: float|None  # the same with flips, the mean over each image and its mirror image; None for digits
     record: dict  # all of it as plain values, for `save_record` and `plot_run`
 
     def __repr__(self):
-        accs = [f'{acc:.2%}{how}' for acc, how in ((self.test_acc, ''), (self.test_acc_flip, ' with flips')) if acc is not None]
-        return f'Run of {len(self.history)} epochs' + (f': test accuracy {", ".join(accs)}' if accs else '')
+        text = f'Run of {len(self.history)} epochs'
+        if self.test_acc is not None: text += f': test accuracy {self.test_acc:.2%}'
+        if self.test_acc_flip is not None: text += f', {self.test_acc_flip:.2%} with flips'
+        return text
 
-# %% ../nbs/03_one_cycle.ipynb #3b9bd027
+# %% ../nbs/03_one_cycle.ipynb #8d6fcfbc
 def fit(
     model:nn.Module,  # gives logits; trained in place
     data:ImageData,  # any data set
@@ -270,7 +286,8 @@ def fit(
     "Train with one cycle; look at the test images once, at the end"
     config = replace(config or FitConfig(), **settings)
     config.check(data)
-    if schedule.momentum and not config.optim.momentum: raise ValueError('momentum=0 and a cycle of momentum: give OneCycle(…, momentum=None)')
+    if schedule.momentum and not config.optim.momentum:
+        raise ValueError('momentum=0 and a cycle of momentum: give OneCycle(…, momentum=None)')
     if augment == 'default': augment = default_augment(data)
     device = pick_device(device)
     with unchanged_randomness(device), fastest_convolutions():
@@ -278,8 +295,10 @@ def fit(
         t = _Training(model, data, schedule, config, augment, device)
         if resume: load_checkpoint(t, resume)
         if out: ready(Path(out))
-        valid = Batches(data.valid, data, 1000, device=t.device) if len(data.valid) and not config.full else None
-        with explained_stop(t, out), scalars(tensorboard, t.epoch) as tell, progress_bar(t, progress) as bar:
+        valid = None if config.full or not len(data.valid) else Batches(data.valid, data, 1000,
+            device=device)
+        with (explained_stop(t, out), scalars(tensorboard, t.epoch) as tell,
+              progress_bar(t, progress) as bar):
             for line in (HEADER, *map(epoch_row, t.history)): bar.say(line)
             while t.epoch < schedule.epochs:
                 one_epoch(t, valid, bar)
@@ -288,21 +307,22 @@ def fit(
                 if out: keep_epoch(t, Path(out))
         return finished(t, data, out)
 
-# %% ../nbs/03_one_cycle.ipynb #d12fcc85
+# %% ../nbs/03_one_cycle.ipynb #68e1c408
 def one_epoch(t, valid, bar):
     "Train for an epoch, look at the validation images, and write down both"
     start = time.perf_counter()
     loss, acc = train_epoch(t, bar)
     seconds = time.perf_counter() - start
-    if not all(p.isfinite().all() for p in t.model.state_dict().values()): raise Diverged(f'the weights were lost in epoch {t.epoch + 1}')
+    if not all(p.isfinite().all() for p in t.model.state_dict().values()):
+        raise Diverged(f'the weights were lost in epoch {t.epoch + 1}')
     valid_loss, valid_acc = evaluate(t.tested, valid, t.precision) if valid else (None, None)
     t.epoch += 1
-    t.history.append(dict(epoch=t.epoch, lr=t.lr, train_loss=loss, train_acc=acc, valid_loss=valid_loss, valid_acc=valid_acc,
-                          seconds=seconds, images_per_second=len(t.batches.labels)/seconds))
+    t.history.append(dict(epoch=t.epoch, lr=t.lr, train_loss=loss, train_acc=acc, valid_loss=valid_loss,
+                          valid_acc=valid_acc, seconds=seconds, images_per_second=len(t.batches.labels)/seconds))
 
 @contextmanager
 def fastest_convolutions():
-    "On a GPU: try the ways to compute each convolution once, and take the fastest; unless you asked for deterministic ones"
+    "On a GPU: try the ways to compute each convolution, and take the fastest (unless you want determinism)"
     cudnn, before = torch.backends.cudnn, torch.backends.cudnn.benchmark
     cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     try: yield
@@ -316,41 +336,46 @@ def keep_epoch(t, out):
     "The last checkpoint, and the best weights on the validation images"
     save_checkpoint(t, out/'last.pt')
     accs = [e['valid_acc'] for e in t.history]
-    if accs[-1] is not None and accs[-1] == max(accs): keep_weights(t, out/'best.safetensors', epoch=t.epoch, valid_acc=accs[-1])
+    if accs[-1] is not None and accs[-1] == max(accs):
+        keep_weights(t, out/'best.safetensors', epoch=t.epoch, valid_acc=accs[-1])
 
 def keep_weights(t, path, **notes):
     "As safetensors; the weights of a network that is not from this package are in the checkpoint alone"
     if isinstance(t.tested, CustomResNet): save_weights(t.tested, path, **t.notes, **notes)
 
-# %% ../nbs/03_one_cycle.ipynb #35914afa
+# %% ../nbs/03_one_cycle.ipynb #369d1af5
 def identity(t):
     "What a checkpoint must have been made with to be continued here"
     augment = t.batches.augment
-    settings = dict(network=str(getattr(t.model, 'config', type(t.model).__name__)), schedule=asdict(t.schedule), config=asdict(t.config),
-                    augment=asdict(augment) if is_dataclass(augment) else type(augment).__name__, data=t.data_print,
-                    device=t.device.type, precision=t.precision.dtype)
+    settings = dict(network=str(getattr(t.model, 'config', type(t.model).__name__)),
+                    schedule=asdict(t.schedule), config=asdict(t.config),
+                    augment=asdict(augment) if is_dataclass(augment) else type(augment).__name__,
+                    data=t.data_print, device=t.device.type, precision=t.precision.dtype)
     return {name: str(value) for name, value in flat(settings).items()}
 
 def flat(settings, prefix=''):
     "{'a': {'b': 1}} → {'a.b': 1}"
     out = {}
-    for name, value in settings.items(): out |= flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+    for name, value in settings.items():
+        out |= flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
     return out
 
 def save_checkpoint(t, path):
     "Everything that the next epoch depends on, in one file, whole or not at all"
     held = io.BytesIO()
-    torch.save(dict(state={name: part.state_dict() for name, part in t.parts().items()}, epoch=t.epoch, history=t.history,
-                    identity=identity(t), randomness=random_states(t.device)), held)
+    torch.save(dict(state={name: part.state_dict() for name, part in t.parts().items()},
+                    epoch=t.epoch, history=t.history, identity=identity(t), randomness=random_states(t.device)), held)
     write_whole(path, held.getbuffer())
 
-# %% ../nbs/03_one_cycle.ipynb #c181c994
+# %% ../nbs/03_one_cycle.ipynb #43121a0c
 def read_checkpoint(path, device='cpu'):
     "What `save_checkpoint` wrote; nothing in the file is run"
     try: held = torch.load(path, map_location=device, weights_only=True)
-    except (FileNotFoundError, IsADirectoryError): raise DataError(f'{path} is no file: there is no checkpoint to resume from') from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise DataError(f'{path} is no file: there is no checkpoint to resume from') from None
     except Exception as e: raise DataError(f'{path} is no whole checkpoint: {one_line(e)}') from None
-    if not isinstance(held, dict) or not {'state', 'epoch', 'history', 'identity', 'randomness'} <= held.keys():
+    if not isinstance(held, dict) or not {'state', 'epoch', 'history', 'identity',
+                                          'randomness'} <= held.keys():
         raise DataError(f'{path} is no checkpoint of a run')
     return held
 
@@ -364,7 +389,7 @@ def load_checkpoint(t, path):
     t.epoch, t.history, t.batches.epoch = held['epoch'], held['history'], held['epoch']
     set_random_states(held['randomness'], t.device)
 
-# %% ../nbs/03_one_cycle.ipynb #a4d9b08f
+# %% ../nbs/03_one_cycle.ipynb #8b44f126
 class TrainingError(Exception):
     "A run that could not go on; the message says what was kept"
 
@@ -384,15 +409,17 @@ def explained_stop(t, out):
     except KeyboardInterrupt:
         print(f'\nstopped in epoch {t.epoch + 1}; {whats_left(t, out)}', file=sys.stderr)
         raise
-    except Diverged as e: raise Diverged(f'{e}; begin again with a smaller lr_max; {whats_left(t, out)}') from None
+    except Diverged as e:
+        raise Diverged(f'{e}; begin again with a smaller lr_max; {whats_left(t, out)}') from None
     except DataError as e: raise TrainingError(f'{e}; {whats_left(t, out)}') from None
 
-# %% ../nbs/03_one_cycle.ipynb #9a384e68
+# %% ../nbs/03_one_cycle.ipynb #05077a53
 class Bar:
     "Progress in one line; it asks the device for a number about twice a second, not after every step"
     def __init__(self, t, on):
         n, epochs = len(t.batches.labels), t.schedule.epochs
-        self.bar = tqdm(total=n*epochs, initial=n*t.epoch, unit=' images', unit_scale=True, leave=False, disable=not on, dynamic_ncols=True)
+        self.bar = tqdm(total=n*epochs, initial=n*t.epoch, unit=' images', unit_scale=True, leave=False,
+                        disable=not on, dynamic_ncols=True)
         self.next_look, self.on = time.monotonic() + .5, on
 
     def step(self, n):
@@ -401,7 +428,8 @@ class Bar:
         return time.monotonic() >= self.next_look
 
     def show(self, t, loss, acc):
-        self.bar.set_postfix_str(f'epoch {t.epoch + 1}/{t.schedule.epochs}, loss {loss:.3f}, acc {acc:.1%}, lr {t.lr:.2g}', refresh=False)
+        where = f'epoch {t.epoch + 1}/{t.schedule.epochs}'
+        self.bar.set_postfix_str(f'{where}, loss {loss:.3f}, acc {acc:.1%}, lr {t.lr:.2g}', refresh=False)
         self.next_look = time.monotonic() + .5
 
     def say(self, line):
@@ -414,15 +442,18 @@ def progress_bar(t, on):
     try: yield bar
     finally: bar.bar.close()
 
-# %% ../nbs/03_one_cycle.ipynb #caa1e81e
-HEADER = (f"{'epoch':>5} {'next lr':>9} {'train loss':>11} {'accuracy':>9} {'valid loss':>11} {'accuracy':>9} {'seconds':>8} {'images/s':>9}")
+# %% ../nbs/03_one_cycle.ipynb #b6446048
+HEADER = (f"{'epoch':>5} {'next lr':>9} {'train loss':>11} {'accuracy':>9} {'valid loss':>11} {'accuracy':>9} "
+          f"{'seconds':>8} {'images/s':>9}")
 
 def epoch_row(e):  # one entry of a run's history
     "One epoch as a line of the table under `HEADER`"
-    valid = f"{e['valid_loss']:>11.4f} {e['valid_acc']:>9.2%}" if e['valid_acc'] is not None else f"{'':>21}"
-    return f"{e['epoch']:>5} {e['lr']:>9.2g} {e['train_loss']:>11.4f} {e['train_acc']:>9.2%} {valid} {e['seconds']:>8.1f} {e['images_per_second']:>9,.0f}"
+    valid = ' '*21
+    if e['valid_acc'] is not None: valid = f"{e['valid_loss']:>11.4f} {e['valid_acc']:>9.2%}"
+    train = f"{e['train_loss']:>11.4f} {e['train_acc']:>9.2%}"
+    return f"{e['epoch']:>5} {e['lr']:>9.2g} {train} {valid} {e['seconds']:>8.1f} {e['images_per_second']:>9,.0f}"
 
-# %% ../nbs/03_one_cycle.ipynb #a481b5bf
+# %% ../nbs/03_one_cycle.ipynb #be90e7e6
 @contextmanager
 def scalars(folder, epoch):
     "A function that tells TensorBoard about an epoch"
@@ -430,7 +461,8 @@ def scalars(folder, epoch):
         yield lambda row: None
         return
     try: from torch.utils.tensorboard import SummaryWriter
-    except ImportError: raise ValueError('tensorboard=… takes one more package: pip install tensorboard') from None
+    except ImportError:
+        raise ValueError('tensorboard=… takes one more package: pip install tensorboard') from None
     writer = SummaryWriter(_writable(Path(folder)), purge_step=epoch + 1)
     def tell(row):
         for name, value in row.items():
@@ -446,7 +478,7 @@ def peak_memory(device):
     except ImportError: return None  # Windows
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1e3 if sys.platform != 'darwin' else 1e6)
 
-# %% ../nbs/03_one_cycle.ipynb #d0d5e0b5
+# %% ../nbs/03_one_cycle.ipynb #1a48c5ab
 def test_once(t, data):
     "What the test images say, looked at once; nothing where there are none"
     if not len(data.test): return dict(test_loss=None, test_acc=None, test_acc_flip=None)
@@ -459,17 +491,20 @@ def finished(t, data, out):
     model, augment = t.tested.eval(), t.batches.augment
     network = getattr(model, 'config', dict(name=type(model).__name__))
     tested = test_once(t, data)
-    record = dict(network={k: getattr(v, '__name__', v) for k, v in network.items()}, n_params=sum(p.numel() for p in model.parameters()),
-                  data=data.name, fingerprint=data.fingerprint, inexact=data.inexact, images=len(t.batches.labels), steps_per_epoch=len(t.batches),
-                  schedule=asdict(t.schedule), config=asdict(t.config), augment=asdict(augment) if is_dataclass(augment) else type(augment).__name__,
-                  precision=str(t.precision.dtype).removeprefix('torch.'), trained_on=str(t.device), seed=t.config.seed, epochs=t.history,
-                  seconds=sum(e['seconds'] for e in t.history), **tested, peak_memory_mb=peak_memory(t.device))
+    record = dict(network={k: getattr(v, '__name__', v) for k, v in network.items()},
+                  n_params=sum(p.numel() for p in model.parameters()), data=data.name, fingerprint=data.fingerprint,
+                  inexact=data.inexact, images=len(t.batches.labels), steps_per_epoch=len(t.batches),
+                  schedule=asdict(t.schedule), config=asdict(t.config),
+                  augment=asdict(augment) if is_dataclass(augment) else type(augment).__name__,
+                  precision=str(t.precision.dtype).removeprefix('torch.'), trained_on=str(t.device), seed=t.config.seed,
+                  epochs=t.history, seconds=sum(e['seconds'] for e in t.history), **tested,
+                  peak_memory_mb=peak_memory(t.device))
     if out:
         keep_weights(t, Path(out)/'final.safetensors', **tested)
         save_record('run', record, out)
     return Run(model, t.history, tested['test_acc'], tested['test_acc_flip'], record)
 
-# %% ../nbs/03_one_cycle.ipynb #1b98d956
+# %% ../nbs/03_one_cycle.ipynb #8cedfd9d
 @styled
 def plot_run(record:dict):  # of a `Run`, or from `load_record`
     "Loss and accuracy of every epoch; for CIFAR-10 with the marks that people aim at"
@@ -481,7 +516,9 @@ def plot_run(record:dict):  # of a `Run`, or from `load_record`
         if epochs[0][f'{part}_loss'] is None: continue
         left.plot(n, [e[f'{part}_loss'] for e in epochs], color=colour, marker='.', label=part)
         right.plot(n, [e[f'{part}_acc'] for e in epochs], color=colour, marker='.', label=part)
-    if record['test_acc'] is not None: right.plot(n[-1], record['test_acc'], '*', ms=11, color=deep[2], label=f"test {record['test_acc']:.2%}")
+    if record['test_acc'] is not None:
+        right.plot(n[-1], record['test_acc'], '*', ms=11, color=deep[2],
+                   label=f"test {record['test_acc']:.2%}")
     if record['data'] == 'cifar10': _marks(right)
     left.set(title='Loss', xlabel='epoch', yscale='log'), right.set(title='Accuracy', xlabel='epoch')
     right.yaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
@@ -492,9 +529,10 @@ def plot_run(record:dict):  # of a `Run`, or from `load_record`
 def _marks(ax):
     for acc in .9, .938, .94: ax.axhline(acc, color='.5', lw=.8, ls='--')
     ax.text(1, .897, '90 %: the assignment', fontsize=8, color='.35', va='top')
-    ax.text(1, .943, '93.8 %: its stretch goal; 94 %: the usual benchmark', fontsize=8, color='.35', va='bottom')
+    ax.text(1, .943, '93.8 %: its stretch goal; 94 %: the usual benchmark', fontsize=8, color='.35',
+            va='bottom')
 
-# %% ../nbs/03_one_cycle.ipynb #02fb1dcf
+# %% ../nbs/03_one_cycle.ipynb #66b6827c
 class Silent:
     "A bar that shows nothing"
     def step(self, n): return False
@@ -512,23 +550,27 @@ def compare_speed(
     def network(): return CustomResNet(width, len(data.classes), logit_scale=.125)
     plain, loaded = network(), iter(make_loaders(data, batch_size, workers)[0])
     optimizer = torch.optim.SGD(plain.parameters(), .01, momentum=.9, weight_decay=5e-4, nesterov=True)
-    t = _Training(network(), data, OneCycle(.01, .02), FitConfig(batch_size=batch_size), default_augment(data), torch.device('cpu'))
+    t = _Training(network(), data, OneCycle(.01, .02), FitConfig(batch_size=batch_size),
+                  default_augment(data), torch.device('cpu'))
     made, found = iter(t.batches), dict(plain=[], ours=[])
+    def theirs(batches): plain_epoch(plain, optimizer, batches)
     def ours(batches):
         t.batches = batches
         train_epoch(t, Silent())
     for turn in range(rounds + 1):
-        for name, train, source in ('plain', lambda b: plain_epoch(plain, optimizer, b), loaded), ('ours', ours, made):
+        for name, train, source in ('plain', theirs, loaded), ('ours', ours, made):
             start = time.perf_counter()
             train(islice(source, steps))
-            if turn: found[name].append(steps*batch_size/(time.perf_counter() - start))  # the first turn warms up
-    return dict(data=data.name, trained_on='cpu', width=width, batch_size=batch_size, rounds=rounds, steps=steps, workers=workers,
-                precision=str(t.precision.dtype).removeprefix('torch.'), images_per_second=found,
+            if turn:
+                found[name].append(steps*batch_size/(time.perf_counter() - start))  # the first turn warms up
+    return dict(data=data.name, trained_on='cpu', width=width, batch_size=batch_size, rounds=rounds, steps=steps,
+                workers=workers, precision=str(t.precision.dtype).removeprefix('torch.'), images_per_second=found,
                 ratio=[o/p for o, p in zip(found['ours'], found['plain'])], peak_memory_mb=peak_memory(t.device))
 
-# %% ../nbs/03_one_cycle.ipynb #f0e0feeb
+# %% ../nbs/03_one_cycle.ipynb #20dfac3b
 def speed_table(record:dict):  # of `compare_speed`
     "The comparison in three lines"
     rates, ratio = record['images_per_second'], record['ratio']
     lines = [f"{name:<6} {np.mean(rates[name]):>6.0f} ± {np.std(rates[name], ddof=1):.0f} images/s" for name in ('plain', 'ours')]
-    return '\n'.join([*lines, f"ours is {np.mean(ratio):.2f} times as fast ({min(ratio):.2f} to {max(ratio):.2f}, n={len(ratio)})"])
+    return '\n'.join([*lines,
+                      f"ours is {np.mean(ratio):.2f} times as fast ({min(ratio):.2f} to {max(ratio):.2f}, n={len(ratio)})"])
