@@ -24,7 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # `make results-gpu` installs nothing: it takes the Python that you name, or .venv's, or one that has PyTorch.
 MEASURE = $(or $(if $(filter command line,$(origin PYTHON)),$(PYTHON)),$(if $(wildcard $(READY)),$(BIN)/python),$(shell for p in python3 python; do $$p -c 'import torch' 2>/dev/null && { echo $$p; break; }; done),$(PYTHON))
 
-.PHONY: help setup demo train bench results-cpu results-gpu test test-faults check run-chapters export readme badges docs lock lab clean
+.PHONY: help setup demo train bench results-cpu results-gpu test test-kernels test-faults check run-chapters export readme badges docs lock lab clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ results-gpu: ## the same for a GPU; needs only torch, torchvision, NumPy, tqdm, 
 
 test: $(READY) ## run every chapter's cells and every test
 	@$(BIN)/python tests/run.py
+
+test-kernels: $(READY) ## run every chapter in a real Jupyter kernel, on digits
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/kernels.py
 
 test-faults: $(READY) ## kill training 20 times at random moments, resume it, compare
 	@$(BIN)/python tests/faults.py 20

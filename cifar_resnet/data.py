@@ -754,7 +754,12 @@ def _mirrored(i):
     i = i.abs()
     return torch.where(i > 31, 62 - i, i)
 
-# %% ../nbs/00_data.ipynb #76ec400f
+# %% ../nbs/00_data.ipynb #33f59cc7
+@lru_cache(maxsize=64)
+def _colour(fill, device):
+    "The colour as a tensor, made once: copying it to a GPU for every batch would make Python wait each time"
+    return torch.tensor(fill, dtype=torch.uint8, device=device)
+
 @dataclass(frozen=True)
 class BatchAugment:
     "Pad, crop, flip and cutout for a whole uint8 batch (N, H, W, 3), on whatever device it is"
@@ -791,12 +796,7 @@ class BatchAugment:
     def __call__(self, images:torch.Tensor, generator:torch.Generator=None) -> torch.Tensor:
         return self.apply(images, self.draw(len(images), generator, images.device))
 
-# %% ../nbs/00_data.ipynb #3393b858
-@lru_cache(maxsize=64)
-def _colour(fill, device):
-    "The colour as a tensor, made once: copying it to a GPU for every batch would make Python wait each time"
-    return torch.tensor(fill, dtype=torch.uint8, device=device)
-
+# %% ../nbs/00_data.ipynb #ea3abac3
 def default_augment(data:ImageData):  # any data set
     "The assignment's augmentation with the mean colour of `data`; written digits are not mirrored"
     return BatchAugment(flip=usual_flip(data), fill=mean_colour(data))

@@ -11,6 +11,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = Path(sys.executable).parent
+WORKERS = str(min(os.cpu_count() or 1, 8))
 
 
 def say_what_needs_cifar10():
@@ -29,7 +30,7 @@ def say_what_needs_cifar10():
 def run_chapters():
     "(passed, failed)"
     n = len(list((ROOT/'nbs').glob('*.ipynb')))
-    run = subprocess.run([SCRIPTS/'nbdev_test', '--timing', '--n_workers', str(min(os.cpu_count() or 1, 8))], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    run = subprocess.run([SCRIPTS/'nbdev_test', '--timing', '--n_workers', WORKERS], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     print(run.stderr, end='')
     _, _, listed = run.stderr.partition('nbdev Tests Failed On The Following Notebooks:')
     failed = len(re.findall(r'^\t\S+\.ipynb', listed, re.M))
@@ -41,7 +42,7 @@ def run_pytest(args):
     "(passed, failed, skipped)"
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder)/'report.xml'
-        subprocess.run([sys.executable, '-m', 'pytest', '-q', '-rs', '--durations=5', f'--junitxml={report}', 'tests', *args], cwd=ROOT)
+        subprocess.run([sys.executable, '-m', 'pytest', '-q', '-rs', '-n', WORKERS, '--durations=8', f'--junitxml={report}', 'tests', *args], cwd=ROOT)
         if not report.exists(): return 0, 1, 0
         suite = ET.parse(report).getroot().find('testsuite')
     n, failed, skipped = int(suite.get('tests')), int(suite.get('failures')) + int(suite.get('errors')), int(suite.get('skipped'))
@@ -50,6 +51,7 @@ def run_pytest(args):
 
 def main():
     os.environ['IN_TEST'] = '1'
+    os.environ.setdefault('OMP_NUM_THREADS', '1')  # as many processes as cores, each with one thread: no waiting for one another
     say_what_needs_cifar10()
     print('\nChapters', flush=True)
     chapters = run_chapters()
