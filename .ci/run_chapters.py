@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def as_a_terminal_shows(text):
     "What is left on the screen: the last state of every progress bar, and nothing of bars that were wiped"
-    lines = (re.split(r'\r', line) for line in text.split('\n'))
+    lines = (re.split(r'\r', line) for line in re.sub(r'(?m)^W\d{4} .*\n?', '', text).split('\n'))  # without PyTorch's own log
     return '\n'.join(next((part for part in reversed(states) if part), '').rstrip() for states in lines)
 
 

@@ -174,7 +174,7 @@ def begun(resume, given, out):
             raise ValueError(f'--{name.replace("_", "-")} {value}: this run was begun with {settings.get(name)}, and a run does not change on its way')
     return settings, folder
 
-# %% ../nbs/08_cli.ipynb #b7426b19
+# %% ../nbs/08_cli.ipynb #c1a2014c
 def cycle(s, lr_min, lr_max):
     from cifar_resnet.train import OneCycle
     return OneCycle(lr_min, lr_max, s['epochs'], s['peak_epoch'], s['anneal'])
@@ -190,7 +190,8 @@ def checked(s, folder, root, device):
     Precision.pick(pick_device(device), s['precision'])
     same = ('batch_size', 'accumulate', 'label_smoothing', 'ema', 'compile', 'precision', 'seed',
             'full')
-    config = FitConfig(Optim(s['optimizer'], weight_decay=s['weight_decay']), **{k: s[k] for k in same})
+    config = FitConfig(Optim(s['optimizer'], weight_decay=s['weight_decay']),
+                       **{k: s[k] for k in same})
     last = _writable(folder)/'last.pt'
     if last.exists(): read_checkpoint(last)
     images = get_data(s['data'], root=root)
@@ -199,11 +200,12 @@ def checked(s, folder, root, device):
     cycle(s, 1e-9, 1.).peak_step(-(-n//s['batch_size']))
     return model, images, config
 
-# %% ../nbs/08_cli.ipynb #a04cfef4
+# %% ../nbs/08_cli.ipynb #1b580ade
 def with_rates(s, folder, model, images, config, device):
     "The settings with both rates: named, found before, or found now; and written down"
     from cifar_resnet.data import write_whole
-    def write(): write_whole(folder/'settings.json', (json.dumps(s, indent=1) + '\n').encode())
+    def write():
+        write_whole(folder/'settings.json', (json.dumps(s, indent=1) + '\n').encode())
     write()
     if s['lr_max'] is None:
         from cifar_resnet.lr_finder import find_lr, plot_lr
@@ -212,7 +214,8 @@ def with_rates(s, folder, model, images, config, device):
                                                 'seed')}
         found = find_lr(model, images, device=device, **same)
         plot_lr(found).savefig(folder/'lr.png')
-        s = s | dict(lr_max=found.lr_max, lr_min=found.lr_min if s['lr_min'] is None else s['lr_min'])
+        s = s | dict(lr_max=found.lr_max,
+                     lr_min=found.lr_min if s['lr_min'] is None else s['lr_min'])
     if s['lr_min'] is None: s = s | dict(lr_min=s['lr_max']/100)
     write()
     return s

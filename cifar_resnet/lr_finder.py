@@ -17,12 +17,13 @@ from torch import nn
 
 from .data import Batches, ImageData, default_augment, layout, styled, whole_number
 
-# %% ../nbs/02_lr_finder.ipynb #3db21851
+# %% ../nbs/02_lr_finder.ipynb #8c2a98a4
 def pick_device(
     name:str=None,  # 'cpu', 'cuda', 'cuda:1', 'mps'; the best there is when not given
 ) -> torch.device:
     "Where to train: a GPU if there is one"
-    has = {'cpu': True, 'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available()}
+    has = {'cpu': True, 'cuda': torch.cuda.is_available(),
+           'mps': torch.backends.mps.is_available()}
     if name is None: name = next(d for d in ('cuda', 'mps', 'cpu') if has[d])
     try: device = torch.device(name)
     except (RuntimeError, TypeError): device = None
@@ -30,7 +31,7 @@ def pick_device(
         raise ValueError(f"device={name!r}: here there is {', '.join(d for d, there in has.items() if there)}")
     return device
 
-# %% ../nbs/02_lr_finder.ipynb #2070046e
+# %% ../nbs/02_lr_finder.ipynb #31b5123b
 def _has_bf16(device):
     if device.type == 'cuda': return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == 'cpu':
@@ -57,7 +58,8 @@ class Precision:
         if self.dtype == torch.float32: return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def scaler(self): return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+    def scaler(self):
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
 # %% ../nbs/02_lr_finder.ipynb #b8067794
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def param_groups(
     return [dict(params=[p for p in params if p.ndim > 1], weight_decay=weight_decay),
             dict(params=[p for p in params if p.ndim <= 1], weight_decay=0.)]
 
-# %% ../nbs/02_lr_finder.ipynb #2263aa97
+# %% ../nbs/02_lr_finder.ipynb #a1317e4a
 @dataclass(frozen=True, eq=False)
 class LRCurve:
     "What a range test saw, and the rates chosen from it"
@@ -124,7 +126,8 @@ class _Watched(nn.Module):
 
     def forward(self, logits, labels):
         loss = self.loss(logits.float(), labels)
-        self.seen.append(torch.stack([loss.detach(), (logits.argmax(1) == labels).float().mean()]))
+        self.seen.append(torch.stack([loss.detach(),
+                                      (logits.argmax(1) == labels).float().mean()]))
         return loss
 
 # %% ../nbs/02_lr_finder.ipynb #62baa8fc
@@ -205,7 +208,7 @@ def smooth(
     weights = np.exp(-((steps[:, None] - steps)/width)**2/2)
     return weights @ losses/weights.sum(1)
 
-# %% ../nbs/02_lr_finder.ipynb #817adeff
+# %% ../nbs/02_lr_finder.ipynb #649519b5
 @styled
 def plot_lr(
     curve:LRCurve,  # what a range test saw, with its rates chosen or not
@@ -221,7 +224,8 @@ def plot_lr(
     if curve.lr_max:
         ax.axvspan(curve.lr_max, curve.lrs[-1], color=deep[3], alpha=.12, label='too large')
         lowest = smoothed[first_valley(smoothed)]
-        for height in lowest, (lowest + smoothed[0])/2: ax.axhline(height, color='.5', lw=.6, ls=':')
+        for height in lowest, (lowest + smoothed[0])/2:
+            ax.axhline(height, color='.5', lw=.6, ls=':')
     chosen = [('LRMIN', curve.lr_min, deep[2]),
               ('LRMAX', curve.lr_max, deep[3])] if curve.lr_max else []
     for name, rate, colour in chosen:
@@ -229,7 +233,8 @@ def plot_lr(
     for (name, rate), colour in zip((marks or {}).items(), (*deep[1:3], *deep[4:])):
         ax.plot(rate, np.interp(rate, curve.lrs, curve.losses), 'o', ms=8, color=colour,
                 label=f'{name}: {rate:.2g}')
-    ax.set(xscale='log', xlabel='learning rate', ylabel='loss', title=title, xlim=curve.lrs[[0, -1]])
+    ax.set(xscale='log', xlabel='learning rate', ylabel='loss', title=title,
+           xlim=curve.lrs[[0, -1]])
     ax.legend(frameon=True, framealpha=1, fontsize=9)
     return fig
 

@@ -49,10 +49,11 @@ def rate_runs(kind, width, epochs, seeds):
     ends = [(.4, end) for end in (0, .1, .04)]
     return [planned(*setting, seed) for seed in seeds for setting in peaks + ends]
 
-# %% ../nbs/09_records.ipynb #9ec3bca2
+# %% ../nbs/09_records.ipynb #17a7e4b4
 def plan(kind:str) -> list:  # 'cpu' or 'gpu'
     "The runs that this kind of machine is to make, most important first"
-    if kind == 'cpu': return assignment_runs([0], suffix=False) + rate_runs('cpu', 16, 4, range(3))
+    if kind == 'cpu':
+        return assignment_runs([0], suffix=False) + rate_runs('cpu', 16, 4, range(3))
     if kind == 'gpu': return assignment_runs(range(5)) + rate_runs('gpu', 64, 12, range(3))
     raise ValueError(f'{kind!r}: choose cpu or gpu')
 
@@ -61,7 +62,7 @@ def missing(kind:str) -> list:  # 'cpu' or 'gpu'
     there = set(record_names())
     return [p for p in plan(kind) if p.name not in there]
 
-# %% ../nbs/09_records.ipynb #de2e2045
+# %% ../nbs/09_records.ipynb #edf4ad51
 def make(
     p:Planned,  # the run
     data,  # from `get_data`
@@ -90,7 +91,8 @@ def export_half(full, half):
     model, notes = load_weights(full)
     save_weights(model, half, half=True, **notes)
     content = half.read_bytes()
-    return dict(file=half.name, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+    return dict(file=half.name, sha256=hashlib.sha256(content).hexdigest(),
+                size=len(content))
 
 # %% ../nbs/09_records.ipynb #762fda0b
 def in_short(record):
@@ -99,7 +101,7 @@ def in_short(record):
     accs = dict(valid=record['epochs'][-1]['valid_acc'], test=record['test_acc'])
     return ', '.join(f'{name} {acc:.2%}' for name, acc in accs.items() if acc is not None) + f", {record['seconds']:,.0f} s"
 
-# %% ../nbs/09_records.ipynb #2620937c
+# %% ../nbs/09_records.ipynb #ee010da3
 class OutOfTime(KeyboardInterrupt):
     "The time that was given is used up"
 
@@ -113,7 +115,8 @@ def time_limit(seconds):
         _thread.interrupt_main()
     if seconds: threading.Thread(target=ring, daemon=True).start()
     try: yield
-    except KeyboardInterrupt: raise OutOfTime if over.is_set() else KeyboardInterrupt from None
+    except KeyboardInterrupt:
+        raise OutOfTime if over.is_set() else KeyboardInterrupt from None
     finally: done.set()
 
 # %% ../nbs/09_records.ipynb #120e755f
@@ -138,13 +141,14 @@ def make_missing(
     print(f'\nmade {len(made)}: ' + ' '.join(made) + f'\nleft {len(left)}: ' + ' '.join(left))
     return made
 
-# %% ../nbs/09_records.ipynb #ea793181
+# %% ../nbs/09_records.ipynb #52eaf6e6
 def owed_table() -> str:
     "All planned runs, those of the same setting in one line"
     there, settings = set(record_names()), {}
     for kind in 'cpu', 'gpu':
         for p in plan(kind):
-            settings.setdefault((kind, p.name.rpartition('-')[0] or p.name), []).append(p.name)
+            settings.setdefault((kind, p.name.rpartition('-')[0] or p.name),
+                                []).append(p.name)
     lines = [f"{'run':<32} {'on':<4} {'made':>5}  {'accuracy':<24} device"]
     for (kind, name), runs in settings.items():
         made = [load_record(r) for r in runs if r in there]

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['HEADER', 'OneCycle', 'attach', 'walk', 'plot_schedule', 'plain_epoch', 'FitConfig', 'train_epoch', 'finite',
            'loss_of', 'evaluate', 'Run', 'fit', 'one_epoch', 'fastest_convolutions', 'ready', 'keep_epoch',
-           'keep_weights', 'identity', 'flat', 'save_checkpoint', 'read_checkpoint', 'load_checkpoint', 'TrainingError',
-           'Diverged', 'whats_left', 'explained_stop', 'Bar', 'progress_bar', 'epoch_row', 'scalars', 'peak_memory',
+           'keep_weights', 'save_checkpoint', 'load_checkpoint', 'identity', 'flat', 'read_checkpoint', 'TrainingError',
+           'Diverged', 'explained_stop', 'whats_left', 'Bar', 'progress_bar', 'epoch_row', 'scalars', 'peak_memory',
            'test_once', 'finished', 'plot_run', 'Silent', 'compare_speed', 'speed_table']
 
 # %% ../nbs/03_one_cycle.ipynb #3190e615
@@ -53,7 +53,7 @@ class OneCycle:
                              'more epochs, or smaller batches')
         return peak
 
-# %% ../nbs/03_one_cycle.ipynb #d0701f82
+# %% ../nbs/03_one_cycle.ipynb #563ac613
 def _check_cycle(c):
     whole_number('epochs', c.epochs, 1)
     last = c.lr_min if c.final is None else c.final
@@ -64,7 +64,8 @@ def _check_cycle(c):
         raise ValueError(f'lr_max={c.lr_max}: it is the peak, so no other rate can be above it')
     if not 0 < c.peak_epoch < c.epochs:
         raise ValueError(f'peak_epoch={c.peak_epoch}: it lies between 0 and {c.epochs} epochs')
-    if c.anneal not in ('linear', 'cos'): raise ValueError(f"anneal={c.anneal!r}: choose linear or cos")
+    if c.anneal not in ('linear', 'cos'):
+        raise ValueError(f"anneal={c.anneal!r}: choose linear or cos")
     if c.momentum is not None and not (len(c.momentum) == 2 and 0 <= c.momentum[0] <= c.momentum[1] < 1):
         raise ValueError(f'momentum={c.momentum}: two numbers from 0 to below 1, the one at the peak first')
 
@@ -100,7 +101,7 @@ def walk(
         cycle.step()
     return np.array(seen).T
 
-# %% ../nbs/03_one_cycle.ipynb #dcf43942
+# %% ../nbs/03_one_cycle.ipynb #580b49fa
 @styled
 def plot_schedule(schedule:OneCycle, per_epoch:int=98):  # any; steps an epoch
     "Learning rate and momentum against the step, on two axes"
@@ -109,10 +110,12 @@ def plot_schedule(schedule:OneCycle, per_epoch:int=98):  # any; steps an epoch
     rates, momenta = walk(schedule, per_epoch)
     fig, ax = plt.subplots(figsize=(7.6, 3.2))
     other, steps = ax.twinx(), np.arange(len(rates))
-    ax.plot(steps, rates, color=blue, lw=2), other.plot(steps, momenta, color=orange, lw=2, ls='--')
+    ax.plot(steps, rates, color=blue, lw=2), other.plot(steps, momenta, color=orange, lw=2,
+                                                        ls='--')
     ax.set(xlabel=f'step ({per_epoch} an epoch)',
            title=f'One cycle: {schedule.epochs} epochs, peak at the end of epoch {schedule.peak_epoch:.3g}', ylim=(0, None))
-    ax.set_ylabel('learning rate', color=blue), other.set_ylabel('momentum (dashed)', color=orange)
+    ax.set_ylabel('learning rate', color=blue), other.set_ylabel('momentum (dashed)',
+                                                                 color=orange)
     other.grid(False)
     return fig
 
@@ -124,7 +127,7 @@ def plain_epoch(model, optimizer, batches):
         optimizer.step()
         optimizer.zero_grad()
 
-# %% ../nbs/03_one_cycle.ipynb #7adafa9f
+# %% ../nbs/03_one_cycle.ipynb #084b06fa
 @dataclass(frozen=True)
 class FitConfig:
     "All settings of a run but the network, the data and the schedule"
@@ -141,7 +144,8 @@ class FitConfig:
 
     def check(self, data):
         "One clear line for what does not fit the data"
-        whole_number('batch_size', self.batch_size, 1, len(data.train) + self.full*len(data.valid))
+        whole_number('batch_size', self.batch_size, 1,
+                     len(data.train) + self.full*len(data.valid))
 
     def __post_init__(self):
         whole_number('batch_size', self.batch_size, 1)
@@ -149,11 +153,12 @@ class FitConfig:
         whole_number('seed', self.seed, 0)
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f'label_smoothing={self.label_smoothing}: choose from 0 to below 1')
-        if not 0 <= self.l1 < math.inf: raise ValueError(f'l1={self.l1}: it cannot be negative')
+        if not 0 <= self.l1 < math.inf:
+            raise ValueError(f'l1={self.l1}: it cannot be negative')
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f'ema={self.ema}: choose between 0 and 1')
 
-# %% ../nbs/03_one_cycle.ipynb #9f35bc0c
+# %% ../nbs/03_one_cycle.ipynb #8bd5a6fb
 class _Training:
     "What changes while training"
     def __init__(self, model, data, schedule, config, augment, device):
@@ -173,7 +178,8 @@ class _Training:
                                          use_buffers=True)
         self.runner = torch.compile(self.model, dynamic=False) if config.compile else model
         self.epoch, self.history = 0, []
-        self.notes = dict(data=data.name, classes=list(data.classes), mean=data.mean, std=data.std)
+        self.notes = dict(data=data.name, classes=list(data.classes), mean=data.mean,
+                          std=data.std)
         if device.type == 'cuda': torch.cuda.reset_peak_memory_stats(device)
 
     @property
@@ -186,10 +192,11 @@ class _Training:
     def data_print(self): return fingerprint(self.split.images, self.split.labels)
 
     def parts(self):
-        kept = dict(model=self.model, optimizer=self.optimizer, cycle=self.cycle, scaler=self.scaler)
+        kept = dict(model=self.model, optimizer=self.optimizer, cycle=self.cycle,
+                    scaler=self.scaler)
         return kept | (dict(average=self.average) if self.average else {})
 
-# %% ../nbs/03_one_cycle.ipynb #27630a6e
+# %% ../nbs/03_one_cycle.ipynb #544c6887
 def train_epoch(t, bar):
     "One pass over the training images: mean loss and accuracy"
     sums, n = torch.zeros(2, device=t.device), 0
@@ -199,7 +206,8 @@ def train_epoch(t, bar):
             with t.precision.autocast(): logits = t.runner(part)
             loss = loss_of(logits, labels, t.model, t.config.label_smoothing, t.config.l1)
             t.scaler.scale(loss*len(labels)/len(y)).backward()
-            sums += torch.stack([loss.detach()*len(labels), (logits.argmax(1) == labels).sum()])
+            sums += torch.stack([loss.detach()*len(labels),
+                                 (logits.argmax(1) == labels).sum()])
         t.scaler.step(t.optimizer)
         t.scaler.update()
         t.optimizer.zero_grad(set_to_none=True)
@@ -217,7 +225,7 @@ def finite(t, means):
         raise Diverged(f'the loss became {loss} in epoch {t.epoch + 1}, at a learning rate of {t.lr:.3g}')
     return loss, acc
 
-# %% ../nbs/03_one_cycle.ipynb #b2fe2d34
+# %% ../nbs/03_one_cycle.ipynb #47e6d34f
 def loss_of(
     logits,  # of a batch
     labels,  # of the same
@@ -226,7 +234,8 @@ def loss_of(
     l1:float=0.,  # penalty on the sum of the weights' sizes
 ):
     "Cross-entropy, with label smoothing and an L1 penalty where asked for"
-    loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    loss = nn.functional.cross_entropy(logits.float(), labels,
+                                       label_smoothing=label_smoothing)
     return loss + l1*sum(p.abs().sum() for p in model.parameters()) if l1 else loss
 
 # %% ../nbs/03_one_cycle.ipynb #df330e88
@@ -307,7 +316,7 @@ def fit(
                 if out: keep_epoch(t, Path(out))
         return finished(t, data, out)
 
-# %% ../nbs/03_one_cycle.ipynb #68e1c408
+# %% ../nbs/03_one_cycle.ipynb #7faacba5
 def one_epoch(t, valid, bar):
     "Train for an epoch, look at the validation images, and write down both"
     start = time.perf_counter()
@@ -315,11 +324,13 @@ def one_epoch(t, valid, bar):
     seconds = time.perf_counter() - start
     if not all(p.isfinite().all() for p in t.model.state_dict().values()):
         raise Diverged(f'the weights were lost in epoch {t.epoch + 1}')
-    valid_loss, valid_acc = evaluate(t.tested, valid, t.precision) if valid else (None, None)
+    valid_loss, valid_acc = evaluate(t.tested, valid, t.precision) if valid else (None,
+        None)
     t.epoch += 1
     t.history.append(dict(epoch=t.epoch, lr=t.lr, train_loss=loss, train_acc=acc, valid_loss=valid_loss,
                           valid_acc=valid_acc, seconds=seconds, images_per_second=len(t.batches.labels)/seconds))
 
+# %% ../nbs/03_one_cycle.ipynb #44492427
 @contextmanager
 def fastest_convolutions():
     "On a GPU: try the ways to compute each convolution, and take the fastest (unless you want determinism)"
@@ -343,7 +354,25 @@ def keep_weights(t, path, **notes):
     "As safetensors; the weights of a network that is not from this package are in the checkpoint alone"
     if isinstance(t.tested, CustomResNet): save_weights(t.tested, path, **t.notes, **notes)
 
-# %% ../nbs/03_one_cycle.ipynb #369d1af5
+# %% ../nbs/03_one_cycle.ipynb #4b3c8bdc
+def save_checkpoint(t, path):
+    "Everything that the next epoch depends on, in one file, whole or not at all"
+    held = io.BytesIO()
+    torch.save(dict(state={name: part.state_dict() for name, part in t.parts().items()},
+                    epoch=t.epoch, history=t.history, identity=identity(t), randomness=random_states(t.device)), held)
+    write_whole(path, held.getbuffer())
+
+def load_checkpoint(t, path):
+    "Put `t` where it was when the checkpoint was written"
+    held = read_checkpoint(path, t.device)
+    for what, mine in identity(t).items():
+        if (theirs := held['identity'].get(what, mine)) != mine:
+            raise DataError(f'{path} is of another run: its {what} is {theirs}, and here it is {mine}')
+    for name, part in t.parts().items(): part.load_state_dict(held['state'][name])
+    t.epoch, t.history, t.batches.epoch = held['epoch'], held['history'], held['epoch']
+    set_random_states(held['randomness'], t.device)
+
+# %% ../nbs/03_one_cycle.ipynb #1522a21a
 def identity(t):
     "What a checkpoint must have been made with to be continued here"
     augment = t.batches.augment
@@ -357,50 +386,28 @@ def flat(settings, prefix=''):
     "{'a': {'b': 1}} → {'a.b': 1}"
     out = {}
     for name, value in settings.items():
-        out |= flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+        out |= flat(value, f'{prefix}{name}.') if isinstance(value,
+                                                             dict) else {prefix + name: value}
     return out
 
-def save_checkpoint(t, path):
-    "Everything that the next epoch depends on, in one file, whole or not at all"
-    held = io.BytesIO()
-    torch.save(dict(state={name: part.state_dict() for name, part in t.parts().items()},
-                    epoch=t.epoch, history=t.history, identity=identity(t), randomness=random_states(t.device)), held)
-    write_whole(path, held.getbuffer())
-
-# %% ../nbs/03_one_cycle.ipynb #43121a0c
 def read_checkpoint(path, device='cpu'):
     "What `save_checkpoint` wrote; nothing in the file is run"
     try: held = torch.load(path, map_location=device, weights_only=True)
     except (FileNotFoundError, IsADirectoryError):
         raise DataError(f'{path} is no file: there is no checkpoint to resume from') from None
-    except Exception as e: raise DataError(f'{path} is no whole checkpoint: {one_line(e)}') from None
+    except Exception as e:
+        raise DataError(f'{path} is no whole checkpoint: {one_line(e)}') from None
     if not isinstance(held, dict) or not {'state', 'epoch', 'history', 'identity',
                                           'randomness'} <= held.keys():
         raise DataError(f'{path} is no checkpoint of a run')
     return held
 
-def load_checkpoint(t, path):
-    "Put `t` where it was when the checkpoint was written"
-    held = read_checkpoint(path, t.device)
-    for what, mine in identity(t).items():
-        if (theirs := held['identity'].get(what, mine)) != mine:
-            raise DataError(f'{path} is of another run: its {what} is {theirs}, and here it is {mine}')
-    for name, part in t.parts().items(): part.load_state_dict(held['state'][name])
-    t.epoch, t.history, t.batches.epoch = held['epoch'], held['history'], held['epoch']
-    set_random_states(held['randomness'], t.device)
-
-# %% ../nbs/03_one_cycle.ipynb #8b44f126
+# %% ../nbs/03_one_cycle.ipynb #9c2411fb
 class TrainingError(Exception):
     "A run that could not go on; the message says what was kept"
 
 class Diverged(TrainingError):
     "A run whose loss or weights are not finite any more"
-
-def whats_left(t, out):
-    "Where the last checkpoint is, in words"
-    last = Path(out)/'last.pt' if out else None
-    if last and last.exists() and t.epoch: return f'{last} holds the first {t.epoch} epochs'
-    return 'no epoch was finished yet' if out else 'nothing was kept: name a folder with out=… to keep checkpoints'
 
 @contextmanager
 def explained_stop(t, out):
@@ -413,7 +420,14 @@ def explained_stop(t, out):
         raise Diverged(f'{e}; begin again with a smaller lr_max; {whats_left(t, out)}') from None
     except DataError as e: raise TrainingError(f'{e}; {whats_left(t, out)}') from None
 
-# %% ../nbs/03_one_cycle.ipynb #05077a53
+# %% ../nbs/03_one_cycle.ipynb #c7f6bbfd
+def whats_left(t, out):
+    "Where the last checkpoint is, in words"
+    last = Path(out)/'last.pt' if out else None
+    if last and last.exists() and t.epoch: return f'{last} holds the first {t.epoch} epochs'
+    return 'no epoch was finished yet' if out else 'nothing was kept: name a folder with out=… to keep checkpoints'
+
+# %% ../nbs/03_one_cycle.ipynb #b5c1141a
 class Bar:
     "Progress in one line; it asks the device for a number about twice a second, not after every step"
     def __init__(self, t, on):
@@ -429,7 +443,8 @@ class Bar:
 
     def show(self, t, loss, acc):
         where = f'epoch {t.epoch + 1}/{t.schedule.epochs}'
-        self.bar.set_postfix_str(f'{where}, loss {loss:.3f}, acc {acc:.1%}, lr {t.lr:.2g}', refresh=False)
+        self.bar.set_postfix_str(f'{where}, loss {loss:.3f}, acc {acc:.1%}, lr {t.lr:.2g}',
+                                 refresh=False)
         self.next_look = time.monotonic() + .5
 
     def say(self, line):
@@ -442,18 +457,19 @@ def progress_bar(t, on):
     try: yield bar
     finally: bar.bar.close()
 
-# %% ../nbs/03_one_cycle.ipynb #b6446048
+# %% ../nbs/03_one_cycle.ipynb #25715877
 HEADER = (f"{'epoch':>5} {'next lr':>9} {'train loss':>11} {'accuracy':>9} {'valid loss':>11} {'accuracy':>9} "
           f"{'seconds':>8} {'images/s':>9}")
 
 def epoch_row(e):  # one entry of a run's history
     "One epoch as a line of the table under `HEADER`"
     valid = ' '*21
-    if e['valid_acc'] is not None: valid = f"{e['valid_loss']:>11.4f} {e['valid_acc']:>9.2%}"
+    if e['valid_acc'] is not None:
+        valid = f"{e['valid_loss']:>11.4f} {e['valid_acc']:>9.2%}"
     train = f"{e['train_loss']:>11.4f} {e['train_acc']:>9.2%}"
     return f"{e['epoch']:>5} {e['lr']:>9.2g} {train} {valid} {e['seconds']:>8.1f} {e['images_per_second']:>9,.0f}"
 
-# %% ../nbs/03_one_cycle.ipynb #be90e7e6
+# %% ../nbs/03_one_cycle.ipynb #4ea414df
 @contextmanager
 def scalars(folder, epoch):
     "A function that tells TensorBoard about an epoch"
@@ -466,7 +482,8 @@ def scalars(folder, epoch):
     writer = SummaryWriter(_writable(Path(folder)), purge_step=epoch + 1)
     def tell(row):
         for name, value in row.items():
-            if name != 'epoch' and value is not None: writer.add_scalar(name, value, row['epoch'])
+            if name != 'epoch' and value is not None:
+                writer.add_scalar(name, value, row['epoch'])
     try: yield tell
     finally: writer.close()
 
@@ -478,16 +495,18 @@ def peak_memory(device):
     except ImportError: return None  # Windows
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1e3 if sys.platform != 'darwin' else 1e6)
 
-# %% ../nbs/03_one_cycle.ipynb #1a48c5ab
+# %% ../nbs/03_one_cycle.ipynb #ee0ee383
 def test_once(t, data):
     "What the test images say, looked at once; nothing where there are none"
     if not len(data.test): return dict(test_loss=None, test_acc=None, test_acc_flip=None)
     test = Batches(data.test, data, 1000, device=t.device)
     loss, acc = evaluate(t.tested, test, t.precision)
-    flipped = evaluate(t.tested, test, t.precision, flip=True)[1] if usual_flip(data) else None
+    flipped = evaluate(t.tested, test, t.precision,
+                       flip=True)[1] if usual_flip(data) else None
     return dict(test_loss=loss, test_acc=acc, test_acc_flip=flipped)
 
 def finished(t, data, out):
+    "The test, the record, the last weights"
     model, augment = t.tested.eval(), t.batches.augment
     network = getattr(model, 'config', dict(name=type(model).__name__))
     tested = test_once(t, data)
@@ -504,7 +523,7 @@ def finished(t, data, out):
         save_record('run', record, out)
     return Run(model, t.history, tested['test_acc'], tested['test_acc_flip'], record)
 
-# %% ../nbs/03_one_cycle.ipynb #8cedfd9d
+# %% ../nbs/03_one_cycle.ipynb #4bbaf1d1
 @styled
 def plot_run(record:dict):  # of a `Run`, or from `load_record`
     "Loss and accuracy of every epoch; for CIFAR-10 with the marks that people aim at"
@@ -514,13 +533,16 @@ def plot_run(record:dict):  # of a `Run`, or from `load_record`
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.3))
     for part, colour in ('train', deep[0]), ('valid', deep[1]):
         if epochs[0][f'{part}_loss'] is None: continue
-        left.plot(n, [e[f'{part}_loss'] for e in epochs], color=colour, marker='.', label=part)
-        right.plot(n, [e[f'{part}_acc'] for e in epochs], color=colour, marker='.', label=part)
+        left.plot(n, [e[f'{part}_loss'] for e in epochs], color=colour, marker='.',
+                  label=part)
+        right.plot(n, [e[f'{part}_acc'] for e in epochs], color=colour, marker='.',
+                   label=part)
     if record['test_acc'] is not None:
         right.plot(n[-1], record['test_acc'], '*', ms=11, color=deep[2],
                    label=f"test {record['test_acc']:.2%}")
     if record['data'] == 'cifar10': _marks(right)
-    left.set(title='Loss', xlabel='epoch', yscale='log'), right.set(title='Accuracy', xlabel='epoch')
+    left.set(title='Loss', xlabel='epoch', yscale='log'), right.set(title='Accuracy',
+                                                                    xlabel='epoch')
     right.yaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
     for ax in left, right: ax.xaxis.get_major_locator().set_params(integer=True)
     left.legend(), right.legend(loc='lower right')
@@ -532,7 +554,7 @@ def _marks(ax):
     ax.text(1, .943, '93.8 %: its stretch goal; 94 %: the usual benchmark', fontsize=8, color='.35',
             va='bottom')
 
-# %% ../nbs/03_one_cycle.ipynb #66b6827c
+# %% ../nbs/03_one_cycle.ipynb #c319f026
 class Silent:
     "A bar that shows nothing"
     def step(self, n): return False
@@ -549,7 +571,8 @@ def compare_speed(
     from cifar_resnet.data import make_loaders
     def network(): return CustomResNet(width, len(data.classes), logit_scale=.125)
     plain, loaded = network(), iter(make_loaders(data, batch_size, workers)[0])
-    optimizer = torch.optim.SGD(plain.parameters(), .01, momentum=.9, weight_decay=5e-4, nesterov=True)
+    optimizer = torch.optim.SGD(plain.parameters(), .01, momentum=.9, weight_decay=5e-4,
+                                nesterov=True)
     t = _Training(network(), data, OneCycle(.01, .02), FitConfig(batch_size=batch_size),
                   default_augment(data), torch.device('cpu'))
     made, found = iter(t.batches), dict(plain=[], ours=[])
