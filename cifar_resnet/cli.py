@@ -60,7 +60,7 @@ def fill_in(data, **given):
     if data not in USUAL: raise ValueError(f'data={data!r}: choose {" or ".join(USUAL)}')
     return {k: USUAL[data].get(k) if v is None else v for k, v in given.items()}
 
-# %% ../nbs/08_cli.ipynb #435e8082
+# %% ../nbs/08_cli.ipynb #af6ad889
 @command
 def cifar_lr(
     data:str='cifar10',  # cifar10 or digits
@@ -85,7 +85,8 @@ def cifar_lr(
     from cifar_resnet.lr_finder import Optim, find_lr, pick_device, plot_lr
     model, optim = _network(s), Optim(s['optimizer'], weight_decay=s['weight_decay'])
     pick_device(device)
-    _writable(_picture(out).parent)
+    out = _picture(out)
+    _writable(out.parent)
     same = {k: s[k] for k in ('batch_size', 'precision', 'seed')}
     found = find_lr(model, get_data(data, root=root), optim=optim, start=start, end=end, steps=steps,
                     device=device, **same)
@@ -96,16 +97,16 @@ def _network(settings):
     import torch
     from cifar_resnet.data import whole_number
     from cifar_resnet.model import CustomResNet
-    torch.manual_seed(whole_number('seed', settings['seed'], 0))
+    torch.manual_seed(whole_number('seed', settings['seed'], 0, 2**64 - 1))
     return CustomResNet(settings['width'], logit_scale=settings['logit_scale'])
 
 def _picture(path):
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix not in ('.png', '.pdf', '.svg'):
         raise ValueError(f'out={path}: a picture ends in .png, .svg or .pdf')
     return path
 
-# %% ../nbs/08_cli.ipynb #6fc33233
+# %% ../nbs/08_cli.ipynb #d1f66858
 @command
 def cifar_train(
     data:str=None,  # cifar10 or digits; cifar10
@@ -135,19 +136,19 @@ def cifar_train(
     "Train with one cycle, at rates found by a range test; the test images are looked at once, at the end"
     given = {k: v for k, v in locals().items() if k not in ('out', 'resume', 'device', 'root',
                                                             'tensorboard')}
-    settings, folder = begun(resume, given, out) if resume else new(given, out)
+    settings, folder = new(given, out) if resume is None else begun(resume, given, out)
     model, images, config = checked(settings, folder, root, device)
     settings = with_rates(settings, folder, model, images, config, device)
     train(settings, folder, model, images, config, device, tensorboard)
 
-# %% ../nbs/08_cli.ipynb #b80a79f4
+# %% ../nbs/08_cli.ipynb #40a3e9f5
 def new(given, out):
     "(settings, folder) of a run that begins"
-    data = given['data'] or 'cifar10'
+    data = 'cifar10' if given['data'] is None else given['data']
     settings = given | dict(data=data) | fill_in(data,
                                                  **{k: given[k] for k in ('epochs', 'batch_size', 'width', *COMMON)})
     if settings['peak_epoch'] is None: settings['peak_epoch'] = settings['epochs']*5/24
-    folder = Path(out) if out else free_folder('runs', data)
+    folder = free_folder('runs', data) if out is None else Path(out).expanduser()
     if (folder/'settings.json').exists():
         raise ValueError(f'{folder} holds a run already: --resume {folder} goes on with it, another --out begins a new one')
     return settings, folder
@@ -160,9 +161,9 @@ def free_folder(parent, name):
 
 def begun(resume, given, out):
     "(settings, folder) of a run to go on with"
-    folder = Path(resume)
+    folder = Path(resume).expanduser()
     if folder.name == 'last.pt': folder = folder.parent
-    if out and Path(out) != folder:
+    if out and Path(out).expanduser() != folder:
         raise ValueError(f'--out {out}: a run goes on in its own folder, {folder}')
     try:
         settings = dict(json.loads((folder/'settings.json').read_text(encoding='utf-8')))
@@ -232,7 +233,7 @@ def train(s, folder, model, images, config, device, tensorboard):
     plot_schedule(schedule, run.record['steps_per_epoch']).savefig(folder/'schedule.png')
     print(f'{run}\n{folder}:', *sorted(p.name for p in folder.iterdir()))
 
-# %% ../nbs/08_cli.ipynb #9aa2cd5e
+# %% ../nbs/08_cli.ipynb #624ee8ce
 @command
 def cifar_evaluate(
     weights:str,  # a .safetensors file, a run's folder, or the name of a recorded run
@@ -246,7 +247,7 @@ def cifar_evaluate(
     from cifar_resnet.lr_finder import Precision, pick_device
     from cifar_resnet.model import load_weights
     from cifar_resnet.train import evaluate
-    path, where = Path(weights), pick_device(device)
+    path, where = Path(weights).expanduser(), pick_device(device)
     numbers = Precision.pick(where, precision)
     model, notes = load_weights(path/'final.safetensors' if path.is_dir() else weights)
     images = get_data(data or notes.get('data', 'cifar10'), root=root)

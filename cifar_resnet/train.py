@@ -9,8 +9,8 @@ __all__ = ['HEADER', 'OneCycle', 'attach', 'walk', 'plot_schedule', 'plain_epoch
            'Diverged', 'explained_stop', 'whats_left', 'Bar', 'progress_bar', 'epoch_row', 'scalars', 'peak_memory',
            'test_once', 'finished', 'plot_run', 'Silent', 'compare_speed', 'speed_table']
 
-# %% ../nbs/03_one_cycle.ipynb #3190e615
-import io, math, sys, time
+# %% ../nbs/03_one_cycle.ipynb #e9c6beb0
+import io, math, sys, time, warnings, zipfile
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
@@ -31,7 +31,7 @@ from .lr_finder import (Optim, Precision, pick_device, random_states, set_random
                                     unchanged_randomness)
 from .model import CustomResNet, save_weights
 
-# %% ../nbs/03_one_cycle.ipynb #583be142
+# %% ../nbs/03_one_cycle.ipynb #dcbb45ef
 @dataclass(frozen=True)
 class OneCycle:
     "The learning rate of every step: up to `lr_max` at the end of `peak_epoch`, and down again"
@@ -43,7 +43,9 @@ class OneCycle:
     momentum: tuple|None=(.85, .95)  # at the peak, and at both ends; None leaves the optimizer's alone
     final: float|None=None  # the last rate; `lr_min` when not given
 
-    def __post_init__(self): _check_cycle(self)
+    def __post_init__(self):
+        for name in 'lr_min', 'lr_max', 'peak_epoch', 'final': object.__setattr__(self, name, _number(name, getattr(self, name)))
+        _check_cycle(self)
 
     def peak_step(self, per_epoch:int) -> int:
         "The step (from 0) that is taken at `lr_max`, with `per_epoch` steps an epoch"
@@ -53,7 +55,12 @@ class OneCycle:
                              'more epochs, or smaller batches')
         return peak
 
-# %% ../nbs/03_one_cycle.ipynb #563ac613
+# %% ../nbs/03_one_cycle.ipynb #1bb90d8b
+def _number(name, value):
+    "A plain float, also from NumPy's; None stays"
+    try: return None if value is None else float(value)
+    except (TypeError, ValueError): raise ValueError(f'{name}={value!r}: choose a number') from None
+
 def _check_cycle(c):
     whole_number('epochs', c.epochs, 1)
     last = c.lr_min if c.final is None else c.final
@@ -63,7 +70,7 @@ def _check_cycle(c):
     if c.lr_max < max(c.lr_min, last):
         raise ValueError(f'lr_max={c.lr_max}: it is the peak, so no other rate can be above it')
     if not 0 < c.peak_epoch < c.epochs:
-        raise ValueError(f'peak_epoch={c.peak_epoch}: it lies between 0 and {c.epochs} epochs')
+        raise ValueError(f'peak_epoch={c.peak_epoch:g}: it lies between 0 and {c.epochs} epochs')
     if c.anneal not in ('linear', 'cos'):
         raise ValueError(f"anneal={c.anneal!r}: choose linear or cos")
     if c.momentum is not None and not (len(c.momentum) == 2 and 0 <= c.momentum[0] <= c.momentum[1] < 1):
@@ -127,7 +134,7 @@ def plain_epoch(model, optimizer, batches):
         optimizer.step()
         optimizer.zero_grad()
 
-# %% ../nbs/03_one_cycle.ipynb #084b06fa
+# %% ../nbs/03_one_cycle.ipynb #73fb4948
 @dataclass(frozen=True)
 class FitConfig:
     "All settings of a run but the network, the data and the schedule"
@@ -150,7 +157,7 @@ class FitConfig:
     def __post_init__(self):
         whole_number('batch_size', self.batch_size, 1)
         whole_number('accumulate', self.accumulate, 1, self.batch_size)
-        whole_number('seed', self.seed, 0)
+        whole_number('seed', self.seed, 0, 2**64 - 1)
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f'label_smoothing={self.label_smoothing}: choose from 0 to below 1')
         if not 0 <= self.l1 < math.inf:
@@ -278,7 +285,7 @@ class Run:
         if self.test_acc_flip is not None: text += f', {self.test_acc_flip:.2%} with flips'
         return text
 
-# %% ../nbs/03_one_cycle.ipynb #8d6fcfbc
+# %% ../nbs/03_one_cycle.ipynb #1e05322c
 def fit(
     model:nn.Module,  # gives logits; trained in place
     data:ImageData,  # any data set
@@ -298,11 +305,11 @@ def fit(
     if schedule.momentum and not config.optim.momentum:
         raise ValueError('momentum=0 and a cycle of momentum: give OneCycle(…, momentum=None)')
     if augment == 'default': augment = default_augment(data)
-    device = pick_device(device)
+    device, out = pick_device(device), Path(out).expanduser() if out else None
     with unchanged_randomness(device), fastest_convolutions():
         torch.manual_seed(config.seed)
         t = _Training(model, data, schedule, config, augment, device)
-        if resume: load_checkpoint(t, resume)
+        if resume: load_checkpoint(t, Path(resume).expanduser())
         if out: ready(Path(out))
         valid = None if config.full or not len(data.valid) else Batches(data.valid, data, 1000,
             device=device)
@@ -372,7 +379,7 @@ def load_checkpoint(t, path):
     t.epoch, t.history, t.batches.epoch = held['epoch'], held['history'], held['epoch']
     set_random_states(held['randomness'], t.device)
 
-# %% ../nbs/03_one_cycle.ipynb #1522a21a
+# %% ../nbs/03_one_cycle.ipynb #6c11e3ee
 def identity(t):
     "What a checkpoint must have been made with to be continued here"
     augment = t.batches.augment
@@ -392,11 +399,14 @@ def flat(settings, prefix=''):
 
 def read_checkpoint(path, device='cpu'):
     "What `save_checkpoint` wrote; nothing in the file is run"
-    try: held = torch.load(path, map_location=device, weights_only=True)
-    except (FileNotFoundError, IsADirectoryError):
-        raise DataError(f'{path} is no file: there is no checkpoint to resume from') from None
-    except Exception as e:
-        raise DataError(f'{path} is no whole checkpoint: {one_line(e)}') from None
+    if not Path(path).is_file(): raise DataError(f'{path} is no file: there is no checkpoint to resume from')
+    try:
+        with warnings.catch_warnings(), zipfile.ZipFile(path) as whole:
+            warnings.simplefilter('ignore')
+            if whole.testzip(): raise ValueError  # its checksums do not fit
+            held = torch.load(path, map_location=device, weights_only=True)
+    except Exception:
+        raise DataError(f'{path} is no whole checkpoint: it is damaged, or was not written by this package') from None
     if not isinstance(held, dict) or not {'state', 'epoch', 'history', 'identity',
                                           'randomness'} <= held.keys():
         raise DataError(f'{path} is no checkpoint of a run')
