@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastcore.script import anno_parser
 
-# %% ../nbs/08_cli.ipynb #a65040f7
+# %% ../nbs/08_cli.ipynb #48ae20b8
 def command(func):
     "Give `func` a `.main` that takes its arguments from the command line"
     func.main = lambda args=None: _run_as_command(func, args)
@@ -22,11 +22,11 @@ def command(func):
 def _run_as_command(func, args):
     parser = anno_parser(func, prog=func.__name__)
     _with_dashes(parser)
-    parser.error = lambda message: parser.exit(2,
-                                               f'{parser.prog}: {message}; {parser.prog} --help lists what there is\n')
+    advice = f'{parser.prog} --help lists what there is'
+    parser.error = lambda message: parser.exit(2, f'{parser.prog}: {message}; {advice}\n')
     chosen = vars(parser.parse_args(args))
-    with one_clear_line(parser.prog): func(**{k: v for k, v in chosen.items() if k not in ('pdb',
-        'xtra')})
+    for added in 'pdb', 'xtra': chosen.pop(added, None)  # fastcore's own
+    with one_clear_line(parser.prog): func(**chosen)
 
 def _with_dashes(parser):
     "Show --lr-max, take --lr_max too"
@@ -35,7 +35,7 @@ def _with_dashes(parser):
         parser._option_string_actions.update({o: action for o in dashed})
         action.option_strings = dashed
 
-# %% ../nbs/08_cli.ipynb #9b9ccbe4
+# %% ../nbs/08_cli.ipynb #aecd79f5
 @contextmanager
 def one_clear_line(name):  # of the command
     "Errors that a user can mend, as one line and an exit code"
@@ -43,8 +43,9 @@ def one_clear_line(name):  # of the command
     except KeyboardInterrupt: sys.exit(130)
     except Exception as e:
         kinds = {k.__name__ for k in type(e).__mro__}
-        code = 1 if kinds & {'TrainingError', 'OutOfMemoryError'} else 2 if kinds & {'ValueError',
-            'DataError', 'OSError'} else None
+        code = None
+        if kinds & {'ValueError', 'DataError', 'OSError'}: code = 2      # the request
+        if kinds & {'TrainingError', 'OutOfMemoryError'}: code = 1       # the work
         if code is None: raise
         print(f'{name}:', ' '.join(str(e).split()), file=sys.stderr)
         sys.exit(code)
@@ -60,7 +61,21 @@ def fill_in(data, **given):
     if data not in USUAL: raise ValueError(f'data={data!r}: choose {" or ".join(USUAL)}')
     return {k: USUAL[data].get(k) if v is None else v for k, v in given.items()}
 
-# %% ../nbs/08_cli.ipynb #af6ad889
+# %% ../nbs/08_cli.ipynb #8eb4cd0c
+def _network(settings):
+    import torch
+    from cifar_resnet.data import whole_number
+    from cifar_resnet.model import CustomResNet
+    torch.manual_seed(whole_number('seed', settings['seed'], 0, 2**64 - 1))
+    return CustomResNet(settings['width'], logit_scale=settings['logit_scale'])
+
+def _picture(path):
+    path = Path(path).expanduser()
+    if path.suffix not in ('.png', '.pdf', '.svg'):
+        raise ValueError(f'out={path}: a picture ends in .png, .svg or .pdf')
+    return path
+
+# %% ../nbs/08_cli.ipynb #6d337a30
 @command
 def cifar_lr(
     data:str='cifar10',  # cifar10 or digits
@@ -92,19 +107,6 @@ def cifar_lr(
                     device=device, **same)
     plot_lr(found).savefig(out)
     print(f'LRMIN {found.lr_min:.2g}, LRMAX {found.lr_max:.2g}; the curve: {out}')
-
-def _network(settings):
-    import torch
-    from cifar_resnet.data import whole_number
-    from cifar_resnet.model import CustomResNet
-    torch.manual_seed(whole_number('seed', settings['seed'], 0, 2**64 - 1))
-    return CustomResNet(settings['width'], logit_scale=settings['logit_scale'])
-
-def _picture(path):
-    path = Path(path).expanduser()
-    if path.suffix not in ('.png', '.pdf', '.svg'):
-        raise ValueError(f'out={path}: a picture ends in .png, .svg or .pdf')
-    return path
 
 # %% ../nbs/08_cli.ipynb #d1f66858
 @command
@@ -141,7 +143,7 @@ def cifar_train(
     settings = with_rates(settings, folder, model, images, config, device)
     train(settings, folder, model, images, config, device, tensorboard)
 
-# %% ../nbs/08_cli.ipynb #40a3e9f5
+# %% ../nbs/08_cli.ipynb #fadf494e
 def new(given, out):
     "(settings, folder) of a run that begins"
     data = 'cifar10' if given['data'] is None else given['data']
@@ -159,6 +161,7 @@ def free_folder(parent, name):
     while (folder := Path(parent)/(name if n == 1 else f'{name}-{n}')).exists(): n += 1
     return folder
 
+# %% ../nbs/08_cli.ipynb #9e1e4899
 def begun(resume, given, out):
     "(settings, folder) of a run to go on with"
     folder = Path(resume).expanduser()
@@ -201,7 +204,7 @@ def checked(s, folder, root, device):
     cycle(s, 1e-9, 1.).peak_step(-(-n//s['batch_size']))
     return model, images, config
 
-# %% ../nbs/08_cli.ipynb #1b580ade
+# %% ../nbs/08_cli.ipynb #b8de846b
 def with_rates(s, folder, model, images, config, device):
     "The settings with both rates: named, found before, or found now; and written down"
     from cifar_resnet.data import write_whole
@@ -221,6 +224,7 @@ def with_rates(s, folder, model, images, config, device):
     write()
     return s
 
+# %% ../nbs/08_cli.ipynb #fc0bc037
 def train(s, folder, model, images, config, device, tensorboard):
     "Train, or go on; then the pictures"
     from cifar_resnet.train import fit, plot_run, plot_schedule

@@ -186,7 +186,7 @@ def read_binary(folder):  # holds data_batch_1.bin … data_batch_5.bin and test
     *train, test = [_read_binary_file(Path(folder)/f'{b}.bin') for b in BATCHES]
     return tuple(map(np.concatenate, zip(*train))), test
 
-# %% ../nbs/00_data.ipynb #7e7e2b10
+# %% ../nbs/00_data.ipynb #0c0f7f6d
 class _Bytes:
     "Stands in for an array while a pickle is read: takes the bytes, and lets NumPy make sense of them afterwards"
     def __init__(self, *args): pass
@@ -212,6 +212,7 @@ class _PlainUnpickler(pickle.Unpickler):
         if module in ('numpy', 'numpy.core.multiarray') and name in self.stand_ins: return self.stand_ins[name]
         raise DataError(f'a CIFAR-10 file asks for {module}.{name}: it holds more than arrays, and was not opened')
 
+# %% ../nbs/00_data.ipynb #63e1e0a1
 def _unpickle(path):
     "(pixels, labels) of one file"
     try:
@@ -653,7 +654,7 @@ def plot_pair_table(table, classes, title):
     plt.setp(ax.get_xticklabels(), rotation=40, ha='right', rotation_mode='anchor')
     return fig
 
-# %% ../nbs/00_data.ipynb #3c17920b
+# %% ../nbs/00_data.ipynb #a06b47f6
 def _albumentations():
     os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # it asks the network for news on import otherwise
     import albumentations
@@ -670,6 +671,7 @@ def mean_colour(data:ImageData):  # any data set
     "The mean colour of the training images, as three whole numbers from 0 to 255"
     return tuple(round(m*255) for m in data.mean)
 
+# %% ../nbs/00_data.ipynb #f0687e03
 def train_steps(
     data:ImageData,  # for its mean colour
     pad:int=4,  # pixels mirrored on each side before the crop
@@ -754,12 +756,13 @@ def _mirrored(i):
     i = i.abs()
     return torch.where(i > 31, 62 - i, i)
 
-# %% ../nbs/00_data.ipynb #33f59cc7
+# %% ../nbs/00_data.ipynb #33893cef
 @lru_cache(maxsize=64)
 def _colour(fill, device):
     "The colour as a tensor, made once: copying it to a GPU for every batch would make Python wait each time"
     return torch.tensor(fill, dtype=torch.uint8, device=device)
 
+# %% ../nbs/00_data.ipynb #76ec400f
 @dataclass(frozen=True)
 class BatchAugment:
     "Pad, crop, flip and cutout for a whole uint8 batch (N, H, W, 3), on whatever device it is"
@@ -801,11 +804,12 @@ def default_augment(data:ImageData):  # any data set
     "The assignment's augmentation with the mean colour of `data`; written digits are not mirrored"
     return BatchAugment(flip=usual_flip(data), fill=mean_colour(data))
 
-# %% ../nbs/00_data.ipynb #b6c789fc
+# %% ../nbs/00_data.ipynb #49508daa
 def layout(device):
     "How images lie in memory: colours of a pixel side by side, which is fastest, but where PyTorch trains wrongly with it (mps)"
     return torch.contiguous_format if torch.device(device).type == 'mps' else torch.channels_last
 
+# %% ../nbs/00_data.ipynb #8de6c6a1
 class Batches:
     "A split that lives on a device; each pass over it is the next epoch"
     def __init__(self,

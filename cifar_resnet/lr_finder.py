@@ -61,7 +61,7 @@ class Precision:
     def scaler(self):
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
-# %% ../nbs/02_lr_finder.ipynb #b8067794
+# %% ../nbs/02_lr_finder.ipynb #1adef4fb
 @dataclass(frozen=True)
 class Optim:
     "Which optimizer, and all of its settings but the learning rate"
@@ -91,6 +91,7 @@ class Optim:
         if fused and self.momentum: _start_momentum(sgd)
         return sgd
 
+# %% ../nbs/02_lr_finder.ipynb #b7b05d6f
 def _start_momentum(sgd):
     # Fused SGD makes its buffers from whatever lies in memory, and where the scaler skips the first step it stays there.
     for group in sgd.param_groups:
@@ -155,7 +156,13 @@ def unchanged_randomness(device):
         np.random.set_state(numpy)
         set_random_states(torchs, device)
 
-# %% ../nbs/02_lr_finder.ipynb #75e6c525
+# %% ../nbs/02_lr_finder.ipynb #6271d77d
+def _check_range(start, end, steps):
+    whole_number('steps', steps, 20)
+    if not 0 < start < end < math.inf:
+        raise ValueError(f'start={start}, end={end}: the rate has to rise from above 0')
+
+# %% ../nbs/02_lr_finder.ipynb #34fd3e17
 def range_test(
     model:nn.Module,  # stays as it is
     data:ImageData,  # its training split is used
@@ -192,11 +199,6 @@ def range_test(
     if len(lost):
         losses, accs = losses[:lost[0]], accs[:lost[0]]  # what comes after the explosion says nothing
     return LRCurve(start*(end/start)**(np.arange(len(losses))/(steps - 1)), losses, accs)
-
-def _check_range(start, end, steps):
-    whole_number('steps', steps, 20)
-    if not 0 < start < end < math.inf:
-        raise ValueError(f'start={start}, end={end}: the rate has to rise from above 0')
 
 # %% ../nbs/02_lr_finder.ipynb #e783e3f2
 def smooth(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LRMIN', 'LRMAX', 'Planned', 'assignment_runs', 'rate_runs', 'plan', 'missing', 'make', 'export_half', 'in_short',
-           'OutOfTime', 'time_limit', 'make_missing', 'owed_table']
+           'OutOfTime', 'time_limit', 'make_missing', 'spread_of', 'owed_table']
 
 # %% ../nbs/09_records.ipynb #396f7edf
 import _thread, hashlib, json, shutil, threading
@@ -62,7 +62,7 @@ def missing(kind:str) -> list:  # 'cpu' or 'gpu'
     there = set(record_names())
     return [p for p in plan(kind) if p.name not in there]
 
-# %% ../nbs/09_records.ipynb #edf4ad51
+# %% ../nbs/09_records.ipynb #e8a705c8
 def make(
     p:Planned,  # the run
     data,  # from `get_data`
@@ -74,18 +74,19 @@ def make(
     torch.manual_seed(p.config.seed)
     out, folder = Path(runs)/p.name, Path(results) if results else results_folders()[0]
     seen, last = data if p.test else replace(data, test=data.test[:0]), out/'last.pt'
-    try: record = fit(CustomResNet(classes=len(data.classes), **p.network), seen, p.schedule, p.config,
-                      device=device, out=out, resume=last if last.exists() else None).record
+    model = CustomResNet(classes=len(data.classes), **p.network)
+    try:
+        record = fit(model, seen, p.schedule, p.config, device=device, out=out,
+                     resume=last if last.exists() else None).record
+        if p.weights: record['weights'] = export_half(out/'final.safetensors', folder/f'{p.name}.safetensors')
     except Diverged as e:
         record = dict(diverged=str(e), schedule=asdict(p.schedule), network=p.network,
                       seed=p.config.seed, trained_on=str(device))
-    if p.weights:
-        record = record | dict(weights=export_half(out/'final.safetensors',
-                                                   folder/f'{p.name}.safetensors'))
     written = json.loads(save_record(p.name, record, folder).read_text(encoding='utf-8'))
     shutil.rmtree(out)
     return written
 
+# %% ../nbs/09_records.ipynb #c486db38
 def export_half(full, half):
     "Write the weights `full` again in 16 bits; what a record says of the file"
     model, notes = load_weights(full)
@@ -141,19 +142,24 @@ def make_missing(
     print(f'\nmade {len(made)}: ' + ' '.join(made) + f'\nleft {len(left)}: ' + ' '.join(left))
     return made
 
-# %% ../nbs/09_records.ipynb #52eaf6e6
+# %% ../nbs/09_records.ipynb #e4a8c4f0
+def spread_of(records):
+    "Mean accuracy of runs of one setting, with its standard deviation"
+    if not records: return 'diverged'
+    on = 'valid' if records[0]['test_acc'] is None else 'test'
+    accs = [r['epochs'][-1]['valid_acc'] if on == 'valid' else r['test_acc'] for r in records]
+    return f'{np.mean(accs):.2%}' + (f' ± {np.std(accs, ddof=1):.2%}' if len(accs) > 1 else '') + f' ({on})'
+
 def owed_table() -> str:
     "All planned runs, those of the same setting in one line"
     there, settings = set(record_names()), {}
     for kind in 'cpu', 'gpu':
         for p in plan(kind):
-            settings.setdefault((kind, p.name.rpartition('-')[0] or p.name),
-                                []).append(p.name)
+            settings.setdefault((kind, p.name.removesuffix(f'-{p.config.seed}')), []).append(p.name)
     lines = [f"{'run':<32} {'on':<4} {'made':>5}  {'accuracy':<24} device"]
     for (kind, name), runs in settings.items():
         made = [load_record(r) for r in runs if r in there]
-        accs = [r['test_acc'] or r['epochs'][-1]['valid_acc'] for r in made if 'diverged' not in r]
-        spread = f' ± {np.std(accs, ddof=1):.2%}' if len(accs) > 1 else ''
-        what = 'owed' if not made else 'diverged' if not accs else f"{np.mean(accs):.2%}{spread} ({'test' if made[0]['test_acc'] else 'valid'})"
-        lines.append(f"{name:<32} {kind:<4} {len(made)}/{len(runs):<3}  {what:<24} {made[0]['environment']['device'] if made else ''}".rstrip())
+        ended = [r for r in made if 'diverged' not in r]
+        lines.append(f"{name:<32} {kind:<4} {len(made)}/{len(runs):<3}  {spread_of(ended) if made else 'owed':<24} "
+                     f"{made[0]['environment']['device'] if made else ''}".rstrip())
     return '\n'.join(lines)

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['HEADER', 'OneCycle', 'attach', 'walk', 'plot_schedule', 'plain_epoch', 'FitConfig', 'train_epoch', 'finite',
            'loss_of', 'evaluate', 'Run', 'fit', 'one_epoch', 'fastest_convolutions', 'ready', 'keep_epoch',
-           'keep_weights', 'save_checkpoint', 'load_checkpoint', 'identity', 'flat', 'read_checkpoint', 'TrainingError',
-           'Diverged', 'explained_stop', 'whats_left', 'Bar', 'progress_bar', 'epoch_row', 'scalars', 'peak_memory',
-           'test_once', 'finished', 'plot_run', 'Silent', 'compare_speed', 'speed_table']
+           'keep_weights', 'parts', 'save_checkpoint', 'load_checkpoint', 'described', 'identity', 'flat',
+           'read_checkpoint', 'TrainingError', 'Diverged', 'explained_stop', 'whats_left', 'Bar', 'progress_bar',
+           'epoch_row', 'scalars', 'peak_memory', 'test_once', 'finished', 'plot_run', 'Silent', 'compare_speed',
+           'speed_table']
 
 # %% ../nbs/03_one_cycle.ipynb #e9c6beb0
 import io, math, sys, time, warnings, zipfile
@@ -31,7 +32,7 @@ from .lr_finder import (Optim, Precision, pick_device, random_states, set_random
                                     unchanged_randomness)
 from .model import CustomResNet, save_weights
 
-# %% ../nbs/03_one_cycle.ipynb #dcbb45ef
+# %% ../nbs/03_one_cycle.ipynb #78ff9fd1
 @dataclass(frozen=True)
 class OneCycle:
     "The learning rate of every step: up to `lr_max` at the end of `peak_epoch`, and down again"
@@ -45,6 +46,7 @@ class OneCycle:
 
     def __post_init__(self):
         for name in 'lr_min', 'lr_max', 'peak_epoch', 'final': object.__setattr__(self, name, _number(name, getattr(self, name)))
+        if self.momentum is not None: object.__setattr__(self, 'momentum', tuple(_number('momentum', m) for m in self.momentum))
         _check_cycle(self)
 
     def peak_step(self, per_epoch:int) -> int:
@@ -108,7 +110,7 @@ def walk(
         cycle.step()
     return np.array(seen).T
 
-# %% ../nbs/03_one_cycle.ipynb #580b49fa
+# %% ../nbs/03_one_cycle.ipynb #6417bd75
 @styled
 def plot_schedule(schedule:OneCycle, per_epoch:int=98):  # any; steps an epoch
     "Learning rate and momentum against the step, on two axes"
@@ -117,12 +119,12 @@ def plot_schedule(schedule:OneCycle, per_epoch:int=98):  # any; steps an epoch
     rates, momenta = walk(schedule, per_epoch)
     fig, ax = plt.subplots(figsize=(7.6, 3.2))
     other, steps = ax.twinx(), np.arange(len(rates))
-    ax.plot(steps, rates, color=blue, lw=2), other.plot(steps, momenta, color=orange, lw=2,
-                                                        ls='--')
+    ax.plot(steps, rates, color=blue, lw=2)
+    other.plot(steps, momenta, color=orange, lw=2, ls='--')
     ax.set(xlabel=f'step ({per_epoch} an epoch)',
            title=f'One cycle: {schedule.epochs} epochs, peak at the end of epoch {schedule.peak_epoch:.3g}', ylim=(0, None))
-    ax.set_ylabel('learning rate', color=blue), other.set_ylabel('momentum (dashed)',
-                                                                 color=orange)
+    ax.set_ylabel('learning rate', color=blue)
+    other.set_ylabel('momentum (dashed)', color=orange)
     other.grid(False)
     return fig
 
@@ -165,11 +167,11 @@ class FitConfig:
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f'ema={self.ema}: choose between 0 and 1')
 
-# %% ../nbs/03_one_cycle.ipynb #8bd5a6fb
+# %% ../nbs/03_one_cycle.ipynb #eb93bd9e
 class _Training:
     "What changes while training"
     def __init__(self, model, data, schedule, config, augment, device):
-        self.device, self.config, self.schedule = device, config, schedule
+        self.data, self.device, self.config, self.schedule = data, device, config, schedule
         self.precision = Precision.pick(device, config.precision)
         self.model = getattr(model, '_orig_mod', model)  # what torch.compile wraps
         self.model.to(device, memory_format=layout(device))
@@ -185,8 +187,6 @@ class _Training:
                                          use_buffers=True)
         self.runner = torch.compile(self.model, dynamic=False) if config.compile else model
         self.epoch, self.history = 0, []
-        self.notes = dict(data=data.name, classes=list(data.classes), mean=data.mean,
-                          std=data.std)
         if device.type == 'cuda': torch.cuda.reset_peak_memory_stats(device)
 
     @property
@@ -197,11 +197,6 @@ class _Training:
 
     @cached_property
     def data_print(self): return fingerprint(self.split.images, self.split.labels)
-
-    def parts(self):
-        kept = dict(model=self.model, optimizer=self.optimizer, cycle=self.cycle,
-                    scaler=self.scaler)
-        return kept | (dict(average=self.average) if self.average else {})
 
 # %% ../nbs/03_one_cycle.ipynb #544c6887
 def train_epoch(t, bar):
@@ -285,7 +280,7 @@ class Run:
         if self.test_acc_flip is not None: text += f', {self.test_acc_flip:.2%} with flips'
         return text
 
-# %% ../nbs/03_one_cycle.ipynb #1e05322c
+# %% ../nbs/03_one_cycle.ipynb #41195185
 def fit(
     model:nn.Module,  # gives logits; trained in place
     data:ImageData,  # any data set
@@ -310,9 +305,9 @@ def fit(
         torch.manual_seed(config.seed)
         t = _Training(model, data, schedule, config, augment, device)
         if resume: load_checkpoint(t, Path(resume).expanduser())
-        if out: ready(Path(out))
-        valid = None if config.full or not len(data.valid) else Batches(data.valid, data, 1000,
-            device=device)
+        if out: ready(out)
+        held_out = None if config.full or not len(data.valid) else data.valid
+        valid = held_out and Batches(held_out, data, 1000, device=device)
         with (explained_stop(t, out), scalars(tensorboard, t.epoch) as tell,
               progress_bar(t, progress) as bar):
             for line in (HEADER, *map(epoch_row, t.history)): bar.say(line)
@@ -320,10 +315,10 @@ def fit(
                 one_epoch(t, valid, bar)
                 bar.say(epoch_row(t.history[-1]))
                 tell(t.history[-1])
-                if out: keep_epoch(t, Path(out))
+                if out: keep_epoch(t, out)
         return finished(t, data, out)
 
-# %% ../nbs/03_one_cycle.ipynb #7faacba5
+# %% ../nbs/03_one_cycle.ipynb #918a148d
 def one_epoch(t, valid, bar):
     "Train for an epoch, look at the validation images, and write down both"
     start = time.perf_counter()
@@ -331,13 +326,12 @@ def one_epoch(t, valid, bar):
     seconds = time.perf_counter() - start
     if not all(p.isfinite().all() for p in t.model.state_dict().values()):
         raise Diverged(f'the weights were lost in epoch {t.epoch + 1}')
-    valid_loss, valid_acc = evaluate(t.tested, valid, t.precision) if valid else (None,
-        None)
+    valid_loss, valid_acc = (None, None) if valid is None else evaluate(t.tested, valid, t.precision)
     t.epoch += 1
     t.history.append(dict(epoch=t.epoch, lr=t.lr, train_loss=loss, train_acc=acc, valid_loss=valid_loss,
                           valid_acc=valid_acc, seconds=seconds, images_per_second=len(t.batches.labels)/seconds))
 
-# %% ../nbs/03_one_cycle.ipynb #44492427
+# %% ../nbs/03_one_cycle.ipynb #4083ae8e
 @contextmanager
 def fastest_convolutions():
     "On a GPU: try the ways to compute each convolution, and take the fastest (unless you want determinism)"
@@ -359,13 +353,19 @@ def keep_epoch(t, out):
 
 def keep_weights(t, path, **notes):
     "As safetensors; the weights of a network that is not from this package are in the checkpoint alone"
-    if isinstance(t.tested, CustomResNet): save_weights(t.tested, path, **t.notes, **notes)
+    about = dict(data=t.data.name, classes=list(t.data.classes), mean=t.data.mean, std=t.data.std)
+    if isinstance(t.tested, CustomResNet): save_weights(t.tested, path, **about, **notes)
 
-# %% ../nbs/03_one_cycle.ipynb #4b3c8bdc
+# %% ../nbs/03_one_cycle.ipynb #f2453013
+def parts(t):
+    "What has a state to be kept"
+    kept = dict(model=t.model, optimizer=t.optimizer, cycle=t.cycle, scaler=t.scaler)
+    return kept | (dict(average=t.average) if t.average else {})
+
 def save_checkpoint(t, path):
     "Everything that the next epoch depends on, in one file, whole or not at all"
     held = io.BytesIO()
-    torch.save(dict(state={name: part.state_dict() for name, part in t.parts().items()},
+    torch.save(dict(state={name: part.state_dict() for name, part in parts(t).items()},
                     epoch=t.epoch, history=t.history, identity=identity(t), randomness=random_states(t.device)), held)
     write_whole(path, held.getbuffer())
 
@@ -375,28 +375,32 @@ def load_checkpoint(t, path):
     for what, mine in identity(t).items():
         if (theirs := held['identity'].get(what, mine)) != mine:
             raise DataError(f'{path} is of another run: its {what} is {theirs}, and here it is {mine}')
-    for name, part in t.parts().items(): part.load_state_dict(held['state'][name])
+    for name, part in parts(t).items(): part.load_state_dict(held['state'][name])
     t.epoch, t.history, t.batches.epoch = held['epoch'], held['history'], held['epoch']
     set_random_states(held['randomness'], t.device)
 
-# %% ../nbs/03_one_cycle.ipynb #6c11e3ee
+# %% ../nbs/03_one_cycle.ipynb #23708567
+def described(augment):
+    "An augmentation as plain values; None stays"
+    if augment is None: return None
+    return asdict(augment) if is_dataclass(augment) else type(augment).__name__
+
 def identity(t):
     "What a checkpoint must have been made with to be continued here"
-    augment = t.batches.augment
     settings = dict(network=str(getattr(t.model, 'config', type(t.model).__name__)),
                     schedule=asdict(t.schedule), config=asdict(t.config),
-                    augment=asdict(augment) if is_dataclass(augment) else type(augment).__name__,
-                    data=t.data_print, device=t.device.type, precision=t.precision.dtype)
+                    augment=described(t.batches.augment), data=t.data_print, device=t.device.type, precision=t.precision.dtype)
     return {name: str(value) for name, value in flat(settings).items()}
 
 def flat(settings, prefix=''):
     "{'a': {'b': 1}} → {'a.b': 1}"
     out = {}
     for name, value in settings.items():
-        out |= flat(value, f'{prefix}{name}.') if isinstance(value,
-                                                             dict) else {prefix + name: value}
+        if isinstance(value, dict): out |= flat(value, f'{prefix}{name}.')
+        else: out[prefix + name] = value
     return out
 
+# %% ../nbs/03_one_cycle.ipynb #9c3e0344
 def read_checkpoint(path, device='cpu'):
     "What `save_checkpoint` wrote; nothing in the file is run"
     if not Path(path).is_file(): raise DataError(f'{path} is no file: there is no checkpoint to resume from')
@@ -430,10 +434,10 @@ def explained_stop(t, out):
         raise Diverged(f'{e}; begin again with a smaller lr_max; {whats_left(t, out)}') from None
     except DataError as e: raise TrainingError(f'{e}; {whats_left(t, out)}') from None
 
-# %% ../nbs/03_one_cycle.ipynb #c7f6bbfd
+# %% ../nbs/03_one_cycle.ipynb #53ef67e4
 def whats_left(t, out):
     "Where the last checkpoint is, in words"
-    last = Path(out)/'last.pt' if out else None
+    last = out and out/'last.pt'
     if last and last.exists() and t.epoch: return f'{last} holds the first {t.epoch} epochs'
     return 'no epoch was finished yet' if out else 'nothing was kept: name a folder with out=… to keep checkpoints'
 
@@ -479,7 +483,7 @@ def epoch_row(e):  # one entry of a run's history
     train = f"{e['train_loss']:>11.4f} {e['train_acc']:>9.2%}"
     return f"{e['epoch']:>5} {e['lr']:>9.2g} {train} {valid} {e['seconds']:>8.1f} {e['images_per_second']:>9,.0f}"
 
-# %% ../nbs/03_one_cycle.ipynb #4ea414df
+# %% ../nbs/03_one_cycle.ipynb #b9c007a6
 @contextmanager
 def scalars(folder, epoch):
     "A function that tells TensorBoard about an epoch"
@@ -489,7 +493,7 @@ def scalars(folder, epoch):
     try: from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ValueError('tensorboard=… takes one more package: pip install tensorboard') from None
-    writer = SummaryWriter(_writable(Path(folder)), purge_step=epoch + 1)
+    writer = SummaryWriter(_writable(Path(folder).expanduser()), purge_step=epoch + 1)
     def tell(row):
         for name, value in row.items():
             if name != 'epoch' and value is not None:
@@ -505,7 +509,7 @@ def peak_memory(device):
     except ImportError: return None  # Windows
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1e3 if sys.platform != 'darwin' else 1e6)
 
-# %% ../nbs/03_one_cycle.ipynb #ee0ee383
+# %% ../nbs/03_one_cycle.ipynb #f2386a1c
 def test_once(t, data):
     "What the test images say, looked at once; nothing where there are none"
     if not len(data.test): return dict(test_loss=None, test_acc=None, test_acc_flip=None)
@@ -517,23 +521,22 @@ def test_once(t, data):
 
 def finished(t, data, out):
     "The test, the record, the last weights"
-    model, augment = t.tested.eval(), t.batches.augment
+    model = t.tested.eval()
     network = getattr(model, 'config', dict(name=type(model).__name__))
     tested = test_once(t, data)
     record = dict(network={k: getattr(v, '__name__', v) for k, v in network.items()},
                   n_params=sum(p.numel() for p in model.parameters()), data=data.name, fingerprint=data.fingerprint,
                   inexact=data.inexact, images=len(t.batches.labels), steps_per_epoch=len(t.batches),
                   schedule=asdict(t.schedule), config=asdict(t.config),
-                  augment=asdict(augment) if is_dataclass(augment) else type(augment).__name__,
-                  precision=str(t.precision.dtype).removeprefix('torch.'), trained_on=str(t.device), seed=t.config.seed,
+                  augment=described(t.batches.augment), precision=str(t.precision.dtype).removeprefix('torch.'), trained_on=str(t.device), seed=t.config.seed,
                   epochs=t.history, seconds=sum(e['seconds'] for e in t.history), **tested,
                   peak_memory_mb=peak_memory(t.device))
     if out:
-        keep_weights(t, Path(out)/'final.safetensors', **tested)
+        keep_weights(t, out/'final.safetensors', **tested)
         save_record('run', record, out)
     return Run(model, t.history, tested['test_acc'], tested['test_acc_flip'], record)
 
-# %% ../nbs/03_one_cycle.ipynb #4bbaf1d1
+# %% ../nbs/03_one_cycle.ipynb #a361ec38
 @styled
 def plot_run(record:dict):  # of a `Run`, or from `load_record`
     "Loss and accuracy of every epoch; for CIFAR-10 with the marks that people aim at"
@@ -551,8 +554,8 @@ def plot_run(record:dict):  # of a `Run`, or from `load_record`
         right.plot(n[-1], record['test_acc'], '*', ms=11, color=deep[2],
                    label=f"test {record['test_acc']:.2%}")
     if record['data'] == 'cifar10': _marks(right)
-    left.set(title='Loss', xlabel='epoch', yscale='log'), right.set(title='Accuracy',
-                                                                    xlabel='epoch')
+    left.set(title='Loss', xlabel='epoch', yscale='log')
+    right.set(title='Accuracy', xlabel='epoch')
     right.yaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
     for ax in left, right: ax.xaxis.get_major_locator().set_params(integer=True)
     left.legend(), right.legend(loc='lower right')
@@ -564,11 +567,12 @@ def _marks(ax):
     ax.text(1, .943, '93.8 %: its stretch goal; 94 %: the usual benchmark', fontsize=8, color='.35',
             va='bottom')
 
-# %% ../nbs/03_one_cycle.ipynb #c319f026
+# %% ../nbs/03_one_cycle.ipynb #b1069a2a
 class Silent:
     "A bar that shows nothing"
     def step(self, n): return False
 
+# %% ../nbs/03_one_cycle.ipynb #4e20cf2c
 def compare_speed(
     data:ImageData,  # its training images are used
     rounds:int=5,  # how often each way has its turn
