@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['pick_device', 'Precision', 'Optim', 'param_groups', 'LRCurve', 'random_states', 'set_random_states',
-           'unchanged_randomness', 'range_test', 'smooth', 'plot_lr', 'first_valley', 'choose_rates', 'find_lr']
+           'unchanged_randomness', 'can_learn', 'range_test', 'smooth', 'plot_lr', 'first_valley', 'choose_rates',
+           'find_lr']
 
 # %% ../nbs/02_lr_finder.ipynb #b6982a3e
 import contextlib, io, math, warnings
@@ -156,13 +157,25 @@ def unchanged_randomness(device):
         np.random.set_state(numpy)
         set_random_states(torchs, device)
 
-# %% ../nbs/02_lr_finder.ipynb #6271d77d
+# %% ../nbs/02_lr_finder.ipynb #afdbfc05
 def _check_range(start, end, steps):
     whole_number('steps', steps, 20)
     if not 0 < start < end < math.inf:
         raise ValueError(f'start={start}, end={end}: the rate has to rise from above 0')
 
-# %% ../nbs/02_lr_finder.ipynb #34fd3e17
+def can_learn(model):
+    "One clear line for a network that no optimizer could train"
+    if not isinstance(model, nn.Module):
+        raise ValueError(f'model is of type {type(model).__name__}: a network is an nn.Module')
+    if not torch.is_grad_enabled():
+        raise ValueError('gradients are switched off here, by torch.no_grad or inference_mode: nothing can be learned')
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError('the network has no weights to train: there are none, or all are frozen')
+    others = {str(p.dtype).removeprefix('torch.') for p in model.parameters()} - {'float32'}
+    if others:
+        raise ValueError(f'weights in {", ".join(sorted(others))}: take model.float(); what is computed in 16 bits, precision=… chooses')
+
+# %% ../nbs/02_lr_finder.ipynb #1eff53ce
 def range_test(
     model:nn.Module,  # stays as it is
     data:ImageData,  # its training split is used
@@ -181,6 +194,7 @@ def range_test(
         warnings.simplefilter('ignore')  # it complains about the progress bar that it itself chose
         from torch_lr_finder import LRFinder, TrainDataLoaderIter
     _check_range(start, end, steps)
+    can_learn(model)
     device = pick_device(device)
     numbers, copy = Precision.pick(device, precision), deepcopy(model).to(device,
         memory_format=layout(device))

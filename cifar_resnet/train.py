@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['HEADER', 'OneCycle', 'attach', 'walk', 'plot_schedule', 'plain_epoch', 'FitConfig', 'train_epoch', 'finite',
-           'loss_of', 'evaluate', 'Run', 'fit', 'one_epoch', 'fastest_convolutions', 'ready', 'keep_epoch',
-           'keep_weights', 'parts', 'save_checkpoint', 'load_checkpoint', 'described', 'identity', 'flat',
-           'read_checkpoint', 'TrainingError', 'Diverged', 'explained_stop', 'whats_left', 'Bar', 'progress_bar',
-           'epoch_row', 'scalars', 'peak_memory', 'test_once', 'finished', 'plot_run', 'Silent', 'compare_speed',
-           'speed_table']
+           'loss_of', 'evaluate', 'Run', 'can_fit', 'fit', 'one_epoch', 'fastest_convolutions', 'own_folder',
+           'keep_epoch', 'keep_weights', 'parts', 'save_checkpoint', 'load_checkpoint', 'described', 'named',
+           'identity', 'flat', 'read_checkpoint', 'TrainingError', 'Diverged', 'explained_stop', 'whats_left', 'Bar',
+           'progress_bar', 'epoch_row', 'scalars', 'peak_memory', 'test_once', 'finished', 'plot_run', 'Silent',
+           'compare_speed', 'speed_table']
 
-# %% ../nbs/03_one_cycle.ipynb #e9c6beb0
-import io, math, sys, time, warnings, zipfile
+# %% ../nbs/03_one_cycle.ipynb #1ec3bec9
+import hashlib, io, math, sys, time, warnings, zipfile
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 from .data import (BatchAugment, Batches, DataError, ImageData, _writable, default_augment, fingerprint,
                               layout, one_line, save_record, styled, usual_flip, whole_number, write_whole)
-from .lr_finder import (Optim, Precision, pick_device, random_states, set_random_states,
-                                    unchanged_randomness)
+from .lr_finder import (Optim, Precision, can_learn, pick_device, random_states,
+                                    set_random_states, unchanged_randomness)
 from .model import CustomResNet, save_weights
 
 # %% ../nbs/03_one_cycle.ipynb #78ff9fd1
@@ -136,7 +136,7 @@ def plain_epoch(model, optimizer, batches):
         optimizer.step()
         optimizer.zero_grad()
 
-# %% ../nbs/03_one_cycle.ipynb #73fb4948
+# %% ../nbs/03_one_cycle.ipynb #46eaca17
 @dataclass(frozen=True)
 class FitConfig:
     "All settings of a run but the network, the data and the schedule"
@@ -160,12 +160,16 @@ class FitConfig:
         whole_number('batch_size', self.batch_size, 1)
         whole_number('accumulate', self.accumulate, 1, self.batch_size)
         whole_number('seed', self.seed, 0, 2**64 - 1)
+        if not hasattr(self.optim, 'make'): raise ValueError(f"optim={self.optim!r}: make one with Optim, as in Optim('adam')")
+        for name in 'compile', 'full':
+            if not isinstance(getattr(self, name), bool): raise ValueError(f'{name}={getattr(self, name)!r}: choose True or False')
+        for name in 'label_smoothing', 'l1', 'ema': object.__setattr__(self, name, _number(name, getattr(self, name)))
         if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f'label_smoothing={self.label_smoothing}: choose from 0 to below 1')
+            raise ValueError(f'label_smoothing={self.label_smoothing:g}: choose from 0 to below 1')
         if not 0 <= self.l1 < math.inf:
-            raise ValueError(f'l1={self.l1}: it cannot be negative')
+            raise ValueError(f'l1={self.l1:g}: it cannot be negative')
         if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f'ema={self.ema}: choose between 0 and 1')
+            raise ValueError(f'ema={self.ema:g}: choose between 0 and 1')
 
 # %% ../nbs/03_one_cycle.ipynb #eb93bd9e
 class _Training:
@@ -280,7 +284,30 @@ class Run:
         if self.test_acc_flip is not None: text += f', {self.test_acc_flip:.2%} with flips'
         return text
 
-# %% ../nbs/03_one_cycle.ipynb #41195185
+# %% ../nbs/03_one_cycle.ipynb #d12f9e42
+def can_fit(model, data, schedule, config, augment):
+    "One clear line for what cannot be trained, before any work"
+    model = getattr(model, '_orig_mod', model)  # what torch.compile wraps
+    can_learn(model)
+    for name, value, kind in ('data', data, 'ImageData'), ('schedule', schedule, 'OneCycle'):
+        if kind not in [k.__name__ for k in type(value).__mro__]:  # by name: a notebook may have defined it anew
+            raise ValueError(f'{name} is of type {type(value).__name__}: fit takes a {kind}')
+    if not (augment is None or augment == 'default' or callable(augment)):
+        raise ValueError(f'augment={augment!r}: give a function of a batch, or None')
+    config.check(data)
+    if schedule.momentum and not config.optim.momentum:
+        raise ValueError('momentum=0 and a cycle of momentum: give OneCycle(…, momentum=None)')
+    _check_outputs(model, len(data.classes))
+
+def _check_outputs(model, classes):
+    device, was_training = next(model.parameters()).device, model.training
+    with torch.no_grad(), unchanged_randomness(device):
+        shape = tuple(model.eval()(torch.zeros(2, 3, 32, 32, device=device)).shape)
+    model.train(was_training)
+    if len(shape) != 2 or shape[1] < classes:
+        raise ValueError(f'the network turns 2 images into {shape}, and {classes} classes take (2, {classes})')
+
+# %% ../nbs/03_one_cycle.ipynb #41839556
 def fit(
     model:nn.Module,  # gives logits; trained in place
     data:ImageData,  # any data set
@@ -296,19 +323,16 @@ def fit(
 ) -> Run:
     "Train with one cycle; look at the test images once, at the end"
     config = replace(config or FitConfig(), **settings)
-    config.check(data)
-    if schedule.momentum and not config.optim.momentum:
-        raise ValueError('momentum=0 and a cycle of momentum: give OneCycle(…, momentum=None)')
+    can_fit(model, data, schedule, config, augment)
     if augment == 'default': augment = default_augment(data)
     device, out = pick_device(device), Path(out).expanduser() if out else None
     with unchanged_randomness(device), fastest_convolutions():
         torch.manual_seed(config.seed)
         t = _Training(model, data, schedule, config, augment, device)
         if resume: load_checkpoint(t, Path(resume).expanduser())
-        if out: ready(out)
         held_out = None if config.full or not len(data.valid) else data.valid
         valid = held_out and Batches(held_out, data, 1000, device=device)
-        with (explained_stop(t, out), scalars(tensorboard, t.epoch) as tell,
+        with (own_folder(out), explained_stop(t, out), scalars(tensorboard, t.epoch) as tell,
               progress_bar(t, progress) as bar):
             for line in (HEADER, *map(epoch_row, t.history)): bar.say(line)
             while t.epoch < schedule.epochs:
@@ -316,7 +340,7 @@ def fit(
                 bar.say(epoch_row(t.history[-1]))
                 tell(t.history[-1])
                 if out: keep_epoch(t, out)
-        return finished(t, data, out)
+            return finished(t, data, out)
 
 # %% ../nbs/03_one_cycle.ipynb #918a148d
 def one_epoch(t, valid, bar):
@@ -331,7 +355,7 @@ def one_epoch(t, valid, bar):
     t.history.append(dict(epoch=t.epoch, lr=t.lr, train_loss=loss, train_acc=acc, valid_loss=valid_loss,
                           valid_acc=valid_acc, seconds=seconds, images_per_second=len(t.batches.labels)/seconds))
 
-# %% ../nbs/03_one_cycle.ipynb #4083ae8e
+# %% ../nbs/03_one_cycle.ipynb #81a97bd3
 @contextmanager
 def fastest_convolutions():
     "On a GPU: try the ways to compute each convolution, and take the fastest (unless you want determinism)"
@@ -340,9 +364,21 @@ def fastest_convolutions():
     try: yield
     finally: cudnn.benchmark = before
 
-def ready(out):
-    "A folder that can be written to, without the half-written files of a run that was killed"
-    for scrap in _writable(out).glob('.*.part'): scrap.unlink()
+@contextmanager
+def own_folder(out):
+    "A folder that this run alone writes to, without the half-written files of one that was killed"
+    if out is None:
+        yield
+        return
+    from filelock import FileLock, Timeout
+    lock = FileLock(_writable(out).resolve()/'.lock', timeout=0, is_singleton=True)
+    try: lock.acquire()
+    except Timeout:
+        raise DataError(f'another run is at work in {out}: wait until it is done, or name another folder') from None
+    try:
+        for scrap in out.glob('.*.part'): scrap.unlink()
+        yield
+    finally: lock.release()
 
 def keep_epoch(t, out):
     "The last checkpoint, and the best weights on the validation images"
@@ -356,7 +392,7 @@ def keep_weights(t, path, **notes):
     about = dict(data=t.data.name, classes=list(t.data.classes), mean=t.data.mean, std=t.data.std)
     if isinstance(t.tested, CustomResNet): save_weights(t.tested, path, **about, **notes)
 
-# %% ../nbs/03_one_cycle.ipynb #f2453013
+# %% ../nbs/03_one_cycle.ipynb #244b4f84
 def parts(t):
     "What has a state to be kept"
     kept = dict(model=t.model, optimizer=t.optimizer, cycle=t.cycle, scaler=t.scaler)
@@ -375,20 +411,27 @@ def load_checkpoint(t, path):
     for what, mine in identity(t).items():
         if (theirs := held['identity'].get(what, mine)) != mine:
             raise DataError(f'{path} is of another run: its {what} is {theirs}, and here it is {mine}')
-    for name, part in parts(t).items(): part.load_state_dict(held['state'][name])
+    try:
+        for name, part in parts(t).items(): part.load_state_dict(held['state'][name])
+        set_random_states(held['randomness'], t.device)
+    except Exception: raise DataError(f'{path} does not hold what a run keeps: it is of no use any more') from None
     t.epoch, t.history, t.batches.epoch = held['epoch'], held['history'], held['epoch']
-    set_random_states(held['randomness'], t.device)
 
-# %% ../nbs/03_one_cycle.ipynb #23708567
+# %% ../nbs/03_one_cycle.ipynb #a7414dde
 def described(augment):
     "An augmentation as plain values; None stays"
     if augment is None: return None
     return asdict(augment) if is_dataclass(augment) else type(augment).__name__
 
+def named(model):
+    "A network's settings; of one that is not from this package, its class and a mark of its weights' names and shapes"
+    if hasattr(model, 'config'): return str(model.config)
+    shapes = [(name, *v.shape) for name, v in model.state_dict().items()]
+    return f'{type(model).__name__} ({hashlib.sha256(str(shapes).encode()).hexdigest()[:8]})'
+
 def identity(t):
     "What a checkpoint must have been made with to be continued here"
-    settings = dict(network=str(getattr(t.model, 'config', type(t.model).__name__)),
-                    schedule=asdict(t.schedule), config=asdict(t.config),
+    settings = dict(network=named(t.model), schedule=asdict(t.schedule), config=asdict(t.config),
                     augment=described(t.batches.augment), data=t.data_print, device=t.device.type, precision=t.precision.dtype)
     return {name: str(value) for name, value in flat(settings).items()}
 
@@ -400,7 +443,7 @@ def flat(settings, prefix=''):
         else: out[prefix + name] = value
     return out
 
-# %% ../nbs/03_one_cycle.ipynb #9c3e0344
+# %% ../nbs/03_one_cycle.ipynb #77633bc2
 def read_checkpoint(path, device='cpu'):
     "What `save_checkpoint` wrote; nothing in the file is run"
     if not Path(path).is_file(): raise DataError(f'{path} is no file: there is no checkpoint to resume from')
@@ -411,28 +454,32 @@ def read_checkpoint(path, device='cpu'):
             held = torch.load(path, map_location=device, weights_only=True)
     except Exception:
         raise DataError(f'{path} is no whole checkpoint: it is damaged, or was not written by this package') from None
-    if not isinstance(held, dict) or not {'state', 'epoch', 'history', 'identity',
-                                          'randomness'} <= held.keys():
-        raise DataError(f'{path} is no checkpoint of a run')
+    if not _is_checkpoint(held): raise DataError(f'{path} is no checkpoint of a run')
     return held
 
-# %% ../nbs/03_one_cycle.ipynb #9c2411fb
+def _is_checkpoint(held):
+    kinds = dict(state=dict, epoch=int, history=list, identity=dict, randomness=list)
+    if not isinstance(held, dict): return False
+    if not all(isinstance(held.get(name), kind) for name, kind in kinds.items()): return False
+    return held['epoch'] == len(held['history']) and all(isinstance(e, dict) for e in held['history'])
+
+# %% ../nbs/03_one_cycle.ipynb #c1d43db3
 class TrainingError(Exception):
     "A run that could not go on; the message says what was kept"
 
 class Diverged(TrainingError):
     "A run whose loss or weights are not finite any more"
 
+# %% ../nbs/03_one_cycle.ipynb #1543d48e
 @contextmanager
 def explained_stop(t, out):
     "If a run ends early, say what is left of it"
     try: yield
     except KeyboardInterrupt:
-        print(f'\nstopped in epoch {t.epoch + 1}; {whats_left(t, out)}', file=sys.stderr)
-        raise
+        raise KeyboardInterrupt(f'stopped in epoch {t.epoch + 1}; {whats_left(t, out)}') from None
     except Diverged as e:
         raise Diverged(f'{e}; begin again with a smaller lr_max; {whats_left(t, out)}') from None
-    except DataError as e: raise TrainingError(f'{e}; {whats_left(t, out)}') from None
+    except (DataError, OSError) as e: raise TrainingError(f'{e}; {whats_left(t, out)}') from None
 
 # %% ../nbs/03_one_cycle.ipynb #53ef67e4
 def whats_left(t, out):

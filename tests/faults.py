@@ -77,7 +77,7 @@ def main(trials, seed=0):
                 moments.append(rng.uniform(.05, 1)*usual)
                 if in_a_child(out, result, moments[-1]): break
             else: in_a_child(out, result)
-            left = sorted(p.name for p in out.iterdir())
+            left = sorted(p.name for p in out.glob('[!.]*'))
             same = result.read_text() == wanted and left == ['best.safetensors', 'final.safetensors', 'last.pt', 'run.json']
             failed += not same
             print(f"trial {trial}: killed after {', '.join(f'{m:.2f}' for m in moments)} s of {usual:.1f}; {'identical' if same else 'DIFFERENT'}; left: {', '.join(left)}", flush=True)

@@ -35,6 +35,10 @@ def test_interrupted_and_resumed(tmp_path):
     while not (tmp_path/'stopped'/'last.pt').exists():
         assert stopped.poll() is None, stopped.stderr.read()
         time.sleep(.02)
+    stopped.send_signal(signal.SIGSTOP)
+    second = shell('cifar_train', '--resume', 'stopped', cwd=tmp_path)
+    assert second.returncode == 2 and second.stderr.endswith('another run is at work in stopped: wait until it is done, or name another folder\n'), second.stderr
+    stopped.send_signal(signal.SIGCONT)
     stopped.send_signal(signal.SIGINT)
     _, err = stopped.communicate(timeout=60)
     assert stopped.returncode == 130 and 'Traceback' not in err and 'stopped in epoch' in err, err
@@ -57,6 +61,19 @@ def test_evaluate_weights_of_other_classes(tmp_path):
     assert run.returncode == 2 and run.stderr == 'cifar_evaluate: these weights tell cat, dog apart, and digits has zero, one, two, three, four, five, six, seven, eight, nine\n'
 
 
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='there is no /dev/full here')
+def test_nobody_reads_what_it_says(tmp_path):
+    "Output that goes nowhere ends a run like any other failure: one line, code 1, the last checkpoint there"
+    with open('/dev/full', 'w') as full:
+        lost = subprocess.run([SCRIPTS/'cifar_train', *SMALL, '--epochs', '2', '--out', 'full'], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert lost.returncode == 1 and lost.stderr.endswith('No space left on device\n') and 'Traceback' not in lost.stderr, lost.stderr
+    run = subprocess.Popen([SCRIPTS/'cifar_train', *SMALL, '--epochs', '3', '--out', 'piped'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run.stdout.readline()
+    run.stdout.close()
+    err = run.stderr.read()
+    assert run.wait(timeout=60) == 1 and 'Broken pipe; ' in err and 'Traceback' not in err and 'Exception ignored' not in err, err
+
+
 @pytest.mark.skipif(sys.platform == 'win32', reason='Windows has no limit on the size of files to test with')
 def test_a_full_disk(tmp_path):
     "A checkpoint that cannot be written ends the run with one line; the settings are still there, and nothing half-written"
@@ -67,4 +84,4 @@ def test_a_full_disk(tmp_path):
     last = run.stderr.strip().splitlines()[-1]
     assert run.returncode == 1 and 'Traceback' not in run.stderr, run.stderr
     assert 'last.pt could not be written: File too large' in last and 'no epoch was finished yet' in last
-    assert [p.name for p in (tmp_path/'run').iterdir()] == ['settings.json']
+    assert [p.name for p in (tmp_path/'run').glob('[!.]*')] == ['settings.json']
