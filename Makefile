@@ -49,9 +49,10 @@ endif
 	@$(BIN)/python -c 'import torch, torchvision, cifar_resnet'
 	@touch $@
 
-demo: $(READY) ## the whole job on the data that ships with it: find the rates, train, test; pictures in runs/demo/
+demo: $(READY) ## the whole job on the data that ships with it: find the rates, train, test, report; in runs/demo/
 	@rm -rf runs/demo
 	@$(BIN)/cifar_train --data digits --out runs/demo
+	@$(BIN)/cifar_report runs/demo
 
 train: $(READY) ## the whole job on CIFAR-10: 24 epochs of the full network (ARGS="--epochs 10 --out runs/mine")
 	@$(BIN)/cifar_train $(ARGS)

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/index.ipynb #1e474391
-from . import data, lr_finder, model, train
+# %% ../nbs/index.ipynb #bc809fd9
+from . import analysis, data, lr_finder, model, train
+from .analysis import *
 from .data import *
 from .lr_finder import *
 from .model import *
 from .train import *
 
-__all__ = data.__all__ + model.__all__ + lr_finder.__all__ + train.__all__
+__all__ = data.__all__ + model.__all__ + lr_finder.__all__ + train.__all__ + analysis.__all__

@@ -30,7 +30,7 @@ import torch
 from fastcore.xdg import xdg_cache_home
 from tqdm import tqdm
 
-# %% ../nbs/00_data.ipynb #c0024bd4
+# %% ../nbs/00_data.ipynb #96f08ba4
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
     "Images of one split with their labels; `split[i]` picks some of them"
@@ -38,6 +38,8 @@ class Split:
     labels: np.ndarray  # int64, shape (N,)
     ids: np.ndarray  # where each image stands in the official order
     classes: tuple  # the name of every class
+    mean: tuple|None=None  # of the data set, per channel, pixels scaled to 0..1
+    std: tuple|None=None  # likewise, the spread
 
     def __len__(self): return len(self.labels)
     def __repr__(self): return f'Split of {len(self):,} images in {len(self.classes)} classes'
@@ -46,7 +48,7 @@ class Split:
         chosen = np.atleast_1d(np.arange(len(self))[which])
         return replace(self, images=self.images[chosen], labels=self.labels[chosen], ids=self.ids[chosen])
 
-# %% ../nbs/00_data.ipynb #46dfd13b
+# %% ../nbs/00_data.ipynb #4c0ec0fe
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageData:
     "A data set in three splits, with what is known of where it came from"
@@ -54,8 +56,6 @@ class ImageData:
     train: Split  # to learn from
     valid: Split  # to choose with
     test: Split  # for the last line of a run
-    mean: tuple  # per channel, pixels scaled to 0..1
-    std: tuple  # per channel, pixels scaled to 0..1
     fingerprint: str  # of all pixels and labels in the official order
     source: str  # the folder or package it was read from
     inexact: int|None  # images known to differ from the official ones; None: not known
@@ -64,10 +64,16 @@ class ImageData:
     def classes(self): return self.train.classes
 
     @property
+    def mean(self): return self.train.mean
+
+    @property
+    def std(self): return self.train.std
+
+    @property
     def full(self):
         "Train and valid together, in the official order: for a final run after every choice is made"
         def both(field): return np.concatenate([getattr(self.train, field), getattr(self.valid, field)])
-        whole = Split(both('images'), both('labels'), both('ids'), self.classes)
+        whole = replace(self.train, images=both('images'), labels=both('labels'), ids=both('ids'))
         return whole[np.argsort(whole.ids)]
 
     def __repr__(self):
@@ -106,7 +112,7 @@ class DataError(Exception):
 # Copies of CIFAR-10 that are known not to be pixel for pixel the official one: fingerprint → images that differ.
 KNOWN_COPIES = {'4bd579b3661e6513': 178}
 
-# %% ../nbs/00_data.ipynb #6880b48d
+# %% ../nbs/00_data.ipynb #d4b78f72
 def fingerprint(*arrays):
     "Sixteen hex digits that change when any byte of `arrays` does"
     digest = hashlib.sha256()
@@ -116,10 +122,10 @@ def fingerprint(*arrays):
 def _image_data(name, train, test, classes, mean, std, source, valid, seed, inexact=None):
     held_out = np.zeros(len(train[1]), dtype=bool)
     held_out[choose_valid(train[1], valid, seed)] = True
-    def part(which): return Split(train[0][which], train[1][which], np.flatnonzero(which), tuple(classes))
-    digest, tests = fingerprint(*train, *test), Split(*test, np.arange(len(test[1])), tuple(classes))
-    return ImageData(name, part(~held_out), part(held_out), tests, tuple(map(float, mean)), tuple(map(float, std)),
-                     digest, str(source), KNOWN_COPIES.get(digest, inexact))
+    about = tuple(classes), tuple(map(float, mean)), tuple(map(float, std))
+    both, tests = (Split(*part, np.arange(len(part[1])), *about) for part in (train, test))
+    digest = fingerprint(*train, *test)
+    return ImageData(name, both[~held_out], both[held_out], tests, digest, str(source), KNOWN_COPIES.get(digest, inexact))
 
 # %% ../nbs/00_data.ipynb #8d9943e5
 def channel_histograms(images):  # uint8, (N, H, W, 3)
@@ -809,7 +815,7 @@ def layout(device):
     "How images lie in memory: colours of a pixel side by side, which is fastest, but where PyTorch trains wrongly with it (mps)"
     return torch.contiguous_format if torch.device(device).type == 'mps' else torch.channels_last
 
-# %% ../nbs/00_data.ipynb #8de6c6a1
+# %% ../nbs/00_data.ipynb #b18ee9b8
 class Batches:
     "A split that lives on a device; each pass over it is the next epoch"
     def __init__(self,
@@ -827,7 +833,7 @@ class Batches:
         self.batch_size, self.augment, self.shuffle = whole_number('batch_size', batch_size, 1), augment, shuffle
         whole_number('seed', seed, 0)
         self.dtype, self.seed, self.epoch = dtype, seed, 0
-        self.images, self.labels = (torch.from_numpy(a).to(device) for a in (split.images, split.labels))
+        self.images, self.labels = (torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (split.images, split.labels))
         self.mean, self.std = (torch.tensor(v, dtype=torch.float32, device=device)*255 for v in (data.mean, data.std))
 
     def __len__(self): return -(-len(self.labels)//self.batch_size)

@@ -1,4 +1,4 @@
-"""The three commands as a shell runs them: installed scripts, real processes, exit codes, Ctrl-C."""
+"""The commands as a shell runs them: installed scripts, real processes, exit codes, Ctrl-C."""
 import json
 import signal
 import subprocess
@@ -16,7 +16,7 @@ def shell(command, *args, cwd, **kwargs):
     return subprocess.run([SCRIPTS/command, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
 
 
-@pytest.mark.parametrize('command', ['cifar_lr', 'cifar_train', 'cifar_evaluate'])
+@pytest.mark.parametrize('command', ['cifar_lr', 'cifar_train', 'cifar_evaluate', 'cifar_report', 'cifar_predict'])
 def test_help_is_there_at_once(command, tmp_path):
     took = []
     for _ in range(3):
@@ -52,6 +52,26 @@ def test_a_loss_that_is_lost(tmp_path):
     run = shell('cifar_train', '--data', 'digits', '--width', '8', '--logit-scale', '1', '--lr-max', '1e12', '--epochs', '4', cwd=tmp_path)
     last = run.stderr.strip().splitlines()[-1]
     assert run.returncode == 1 and 'Traceback' not in run.stderr and 'the loss became nan' in last, run.stderr
+
+
+def test_predict_goes_on_after_a_bad_file(tmp_path):
+    code = ("from cifar_resnet.data import *; from cifar_resnet.model import *; from PIL import Image; d = get_data('digits')\n"
+            "save_weights(CustomResNet(8), 'w.safetensors', data='digits', classes=d.classes, mean=d.mean, std=d.std); save_weights(CustomResNet(8), 'bare.safetensors')\n"
+            "import os; os.mkdir('b'); Image.fromarray(d.test.images[0]).save('a.png'); Image.fromarray(d.test.images[1]).convert('L').resize((300, 200)).save('b/a.png')\n"
+            "open('text.png', 'w').write('x'); Image.new('1', (20_000, 20_000)).save('bomb.png')")
+    subprocess.run([sys.executable, '-c', code], cwd=tmp_path, check=True)
+    files = ['a.png', 'text.png', 'bomb.png', 'none.jpg', 'b/a.png']
+    run = shell('cifar_predict', 'w.safetensors', *files, '--cam', 'cams', cwd=tmp_path)
+    assert run.returncode == 1 and 'Traceback' not in run.stderr
+    assert [line.split()[0] for line in run.stdout.splitlines()] == ['a.png', 'b/a.png']
+    assert [line.split()[0] for line in run.stderr.splitlines()] == ['text.png', 'bomb.png', 'none.jpg'], run.stderr
+    assert sorted(p.name for p in (tmp_path/'cams').iterdir()) == ['a-cam-2.png', 'a-cam.png']
+    said = json.loads(shell('cifar_predict', 'w.safetensors', *files, '--json', cwd=tmp_path).stdout)
+    assert [s['file'] for s in said if 'error' in s] == files[1:4]
+    assert all(abs(sum(s['probabilities'].values()) - 1) < 1e-6 and s['answer'] in s['probabilities'] for s in said if 'answer' in s)
+    bare = shell('cifar_predict', 'bare.safetensors', 'a.png', cwd=tmp_path)
+    assert bare.returncode == 2 and 'these weights do not say their classes' in bare.stderr
+    assert shell('cifar_report', '.', cwd=tmp_path).returncode == 2
 
 
 def test_evaluate_weights_of_other_classes(tmp_path):
