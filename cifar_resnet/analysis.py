@@ -7,7 +7,7 @@ __all__ = ['LAYERS', 'METHODS', 'Predictions', 'fixed', 'predict', 'accuracy_int
            'confusion', 'plot_confusion', 'confused_pairs', 'plot_confidence', 'reliability', 'temperature',
            'calibrated', 'plot_reliability', 'errors', 'percent', 'plot_misclassified', 'cam_maps', 'overlay',
            'plot_cams', 'randomised', 'similarity', 'damages', 'robustness', 'plot_robustness', 'embedded',
-           'plot_embedding', 'nearest_by_features', 'plot_neighbours', 'read_picture', 'write_report']
+           'plot_embedding', 'nearest_by_features', 'plot_neighbours', 'read_picture', 'shown', 'write_report']
 
 # %% ../nbs/04_analysis.ipynb #4c45f36c
 import base64, html, io, math, warnings
@@ -70,20 +70,20 @@ class Predictions:
         low, high = accuracy_interval(self.right.sum(), len(self))
         return f'Predictions of {len(self):,} images: {self.right.mean():.2%} right ({low:.2%} to {high:.2%}), loss {self.losses.mean():.4f}'
 
-# %% ../nbs/04_analysis.ipynb #3886c439
+# %% ../nbs/04_analysis.ipynb #ff97fdff
 def fixed(array):
     "The same array, not to be written to"
     array = np.array(array)
     array.setflags(write=False)
     return array
 
-def _check_split(model, split):
+def _check_split(split):
     if not hasattr(split, 'images'):
         raise ValueError(f'{type(split).__name__}: give a split, as in predict(model, data.test)')
     if split.mean is None:
         raise ValueError('this split does not know its mean and spread: take it from get_data, or set mean=… and std=…')
 
-# %% ../nbs/04_analysis.ipynb #7b87c440
+# %% ../nbs/04_analysis.ipynb #97946ab0
 @torch.no_grad()
 def predict(
     model:nn.Module,  # gives logits; asked where it is
@@ -94,7 +94,8 @@ def predict(
     progress:bool=True,  # a bar, where it takes long
 ) -> Predictions:
     "Ask the network about every image, and keep what it says"
-    _check_split(model, split)
+    _check_split(split)
+    model = getattr(model, '_orig_mod', model)  # what torch.compile wraps
     device, was_training = next(model.parameters()).device, model.training
     numbers, seen, logits = Precision.pick(device, precision), [], []
     batches = Batches(split, split, batch_size, device=device)
@@ -129,16 +130,17 @@ def _collected(model, split, logits, seen):
     features = fixed(torch.cat(seen).cpu().numpy()) if seen else None
     return Predictions(model, split, fixed(logits), features)
 
-# %% ../nbs/04_analysis.ipynb #a0fdec74
+# %% ../nbs/04_analysis.ipynb #7222029f
 def accuracy_interval(
     right:int,  # how many are right
     n:int,  # of how many
     z:float=1.96,  # 1.96 for 95 %
 ):  # (low, high)
     "Wilson's interval for a share"
+    whole_number('n', n, 1)
     p, share = right/n, z*z/n
     half = z*math.sqrt(p*(1 - p)/n + share/(4*n))
-    return (p + share/2 - half)/(1 + share), (p + share/2 + half)/(1 + share)
+    return max((p + share/2 - half)/(1 + share), 0.), min((p + share/2 + half)/(1 + share), 1.)
 
 # %% ../nbs/04_analysis.ipynb #0265bd9c
 def class_scores(preds:Predictions):  # of any network
@@ -224,10 +226,11 @@ def reliability(
     right = np.bincount(which, preds.right, bins)[there]/n[there]
     return (sure, right, n[there]), float(np.abs(sure - right) @ n[there]/n.sum())
 
-# %% ../nbs/04_analysis.ipynb #0b56b65d
+# %% ../nbs/04_analysis.ipynb #8d449ae4
 def temperature(preds:Predictions):  # images that the network was not trained on
     "What to divide the logits by, for the lowest loss"
     from scipy.optimize import minimize_scalar
+    if not len(preds): raise ValueError('no images: no temperature suits them')
     logits, labels = torch.tensor(preds.logits).double(), torch.tensor(preds.labels)
     def loss(log_t): return nn.functional.cross_entropy(logits/math.exp(log_t), labels).item()
     return math.exp(minimize_scalar(loss, bounds=(-3, 3), method='bounded').x)
@@ -314,7 +317,7 @@ def plot_misclassified(
     titles = [f'{is_}\nsaid {said}' for is_, said in _both_names(wrong)]
     return show_images(wrong.split.images, titles, ncols=6, size=1.35)
 
-# %% ../nbs/04_analysis.ipynb #ed923a62
+# %% ../nbs/04_analysis.ipynb #7ab57b35
 LAYERS = 'prep', 'layer1', 'layer2', 'layer3'
 METHODS = {'gradcam': 'GradCAM', 'gradcam++': 'GradCAMPlusPlus', 'hirescam': 'HiResCAM', 'eigencam': 'EigenCAM'}
 
@@ -332,9 +335,11 @@ def cam_maps(
     with _cam(model or preds.model, layer, method) as cam:
         for (x, _), chosen in zip(batches, np.array_split(targets, range(100, len(targets), 100))):
             maps.append(cam(x, [ClassifierOutputTarget(int(c)) for c in chosen]))
-    return np.concatenate(maps) if maps else np.zeros((0, 32, 32), np.float32)
+    found = np.concatenate(maps) if maps else np.zeros((0, 32, 32), np.float32)
+    if len(found) != len(preds): raise ValueError('this network has fewer classes than the predictions')  # grad-cam only prints that
+    return found
 
-# %% ../nbs/04_analysis.ipynb #3023521d
+# %% ../nbs/04_analysis.ipynb #11fe5a26
 def _targets(preds, target):
     if target == 'said': return preds.predicted
     if target == 'label': return preds.labels
@@ -348,7 +353,7 @@ def _layer(model, name):
 
 @contextmanager
 def _cam(model, layer, method):
-    "The library's object on a copy: gradients on, all weights in float32, whatever the caller's network and mood are"
+    "The library's object on a copy: gradients on, all weights in float32, whatever the caller's network and mode are"
     import pytorch_grad_cam
     if method not in METHODS: raise ValueError(f'method={method!r}: choose {", ".join(METHODS)}')
     device = next(model.parameters()).device
@@ -356,20 +361,21 @@ def _cam(model, layer, method):
         copy = deepcopy(getattr(model, '_orig_mod', model)).float().requires_grad_(True)
         with getattr(pytorch_grad_cam, METHODS[method])(copy, [_layer(copy, layer)]) as cam: yield cam
 
-# %% ../nbs/04_analysis.ipynb #a36e2d61
+# %% ../nbs/04_analysis.ipynb #f57f6406
 def overlay(
     image,  # uint8 (H, W, 3), of any size
     heat,  # its map, (32, 32), from 0 to 1
     side:int=128,  # of the picture made, in pixels
 ):  # uint8 (side, side, 3)
-    "The map in colours over the enlarged image: red speaks for the class, blue says nothing"
+    "The map in colours over the enlarged image: from blue, its smallest value, to red, its largest"
     from PIL import Image
     from pytorch_grad_cam.utils.image import show_cam_on_image
+    if image.shape[-1] == 1: image = image.repeat(3, -1)
     large = Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST)
     heat = Image.fromarray(np.asarray(heat, np.float32)).resize((side, side), Image.Resampling.BILINEAR)
     return show_cam_on_image(np.asarray(large, np.float32)/255, np.clip(np.asarray(heat), 0, 1), use_rgb=True, image_weight=.55)
 
-# %% ../nbs/04_analysis.ipynb #228f78ba
+# %% ../nbs/04_analysis.ipynb #1cc223dd
 @styled
 def plot_cams(
     preds:Predictions,  # the images
@@ -392,7 +398,7 @@ def plot_cams(
             ax.set_title(title, fontsize=8, fontweight='normal')
     return fig
 
-# %% ../nbs/04_analysis.ipynb #abdef8b8
+# %% ../nbs/04_analysis.ipynb #eaf286e2
 def randomised(
     model:nn.Module,  # stays as it is
     names,  # of its layers
@@ -407,12 +413,20 @@ def randomised(
     return copy
 
 def similarity(a, b):
-    "Mean rank correlation of the maps in `a` with those in `b`, pixel by pixel; an empty map has none and is left out"
+    "Mean rank correlation of the maps in `a` with those in `b`, and how many pairs it is the mean of: an empty map has none"
     from scipy.stats import spearmanr
     pairs = [(x.ravel(), y.ravel()) for x, y in zip(a, b) if np.ptp(x) > 0 and np.ptp(y) > 0]
-    return float(np.mean([spearmanr(x, y).statistic for x, y in pairs])) if pairs else 0.
+    return (float(np.mean([spearmanr(x, y).statistic for x, y in pairs])) if pairs else math.nan), len(pairs)
 
-# %% ../nbs/04_analysis.ipynb #3b602118
+# %% ../nbs/04_analysis.ipynb #0501b3ed
+def _squeezed(image, quality):
+    "Once to JPEG and back"
+    from PIL import Image
+    held = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(held, 'JPEG', quality=quality)
+    return torch.from_numpy(np.array(Image.open(held))).permute(2, 0, 1)
+
+# %% ../nbs/04_analysis.ipynb #5850cb32
 def damages():
     "Ways to damage uint8 images (N, 3, 32, 32): name → (strengths, function of images and strength)"
     from torchvision.transforms.v2 import functional as F
@@ -421,14 +435,14 @@ def damages():
     def noise(x, sigma):
         generator = torch.Generator().manual_seed(0)
         return (x + torch.randn(x.shape, generator=generator)*sigma).clamp(0, 255).to(torch.uint8)
-    def blur(x, sigma): return F.gaussian_blur(x, 7, sigma)
-    def jpeg(x, quality): return torch.stack([F.jpeg(image, quality) for image in x])
+    def blur(x, sigma): return F.gaussian_blur(x, 13, sigma)
+    def jpeg(x, quality): return torch.stack([_squeezed(image, quality) for image in x])
     def flip(x, how): return F.horizontal_flip(x) if how == 'sideways' else F.vertical_flip(x)
     return {'shift, pixels': ((1, 2, 4, 6), shift), 'flip': (('sideways', 'upside down'), flip),
             'brightness ×': ((.4, .7, 1.4, 1.8), F.adjust_brightness), 'noise, of 255': ((5, 10, 20, 40), noise),
             'blur, pixels': ((.5, 1, 1.5, 2), blur), 'JPEG quality': ((80, 50, 20, 10), jpeg)}
 
-# %% ../nbs/04_analysis.ipynb #a3d48506
+# %% ../nbs/04_analysis.ipynb #6bd2d76c
 def robustness(
     model:nn.Module,  # any network
     split:Split,  # images to damage
@@ -436,7 +450,7 @@ def robustness(
     seed:int=0,  # which ones
 ):  # a dict for every damage and strength: damage, strength, right, n
     "How many answers are still right when the images are damaged a little"
-    chosen = np.random.default_rng(seed).permutation(len(split))[:n]
+    chosen = np.random.default_rng(seed).permutation(len(split))[:whole_number('n', n, 1)]
     split = split[np.sort(chosen)]
     images = torch.from_numpy(split.images).permute(0, 3, 1, 2)
     def right(damaged):
@@ -465,42 +479,43 @@ def plot_robustness(rows):  # of `robustness`
         ax.yaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
     return fig
 
-# %% ../nbs/04_analysis.ipynb #94d767be
+# %% ../nbs/04_analysis.ipynb #fad19949
 def embedded(features, how='pca', seed=0):
-    "Features as points in the plane: 'pca', or 't-sne', which keeps neighbours together and takes longer"
+    "Features as points in the plane: 'pca', or 't-SNE', which keeps neighbours together and takes longer"
     if how == 'pca':
         from sklearn.decomposition import PCA
         return PCA(2, random_state=seed).fit_transform(features)
-    if how == 't-sne':
+    if how == 't-SNE':
         from sklearn.manifold import TSNE
         return TSNE(init='pca', perplexity=min(30, (len(features) - 1)/3), random_state=seed).fit_transform(features)
-    raise ValueError(f'how={how!r}: choose pca or t-sne')
+    raise ValueError(f'how={how!r}: choose pca or t-SNE')
 
 def _needs_features(preds):
     if preds.features is None: raise ValueError('a network without a linear layer named fc: there are no features to look at')
 
-# %% ../nbs/04_analysis.ipynb #b2c0d7ed
+# %% ../nbs/04_analysis.ipynb #b49c0c42
 @styled
 def plot_embedding(
     preds:Predictions,  # of a network with a last linear layer `fc`
-    how:str='pca',  # or 't-sne'
+    how:str='pca',  # or 't-SNE'
     n:int=2000,  # images, at random
     seed:int=0,  # which ones
 ):
     "The features of images in the plane, coloured by label; errors as crosses"
     import matplotlib.pyplot as plt, seaborn as sns
     _needs_features(preds)
-    preds = preds[np.random.default_rng(seed).permutation(len(preds))[:n]]
+    preds = preds[np.random.default_rng(seed).permutation(len(preds))[:whole_number('n', n, 5)]]
+    if len(preds) < 5: raise ValueError(f'{len(preds)} images: an embedding takes at least 5')
     points = embedded(preds.features, how, seed)
     fig, ax = plt.subplots(figsize=(7.6, 5.2))
     for i, (name, colour) in enumerate(zip(preds.classes, sns.color_palette('deep', len(preds.classes)))):
         ax.scatter(*points[preds.labels == i].T, s=7, color=colour, alpha=.7, label=name)
     ax.scatter(*points[~preds.right].T, s=28, marker='x', lw=1.2, color='k', label='wrong')
-    ax.set(xticks=[], yticks=[], title=f'What the last layer sees, by {dict(pca="PCA").get(how, "t-SNE")} ({len(preds):,} images)')
+    ax.set(xticks=[], yticks=[], title=f'What the last layer sees, by {dict(pca="PCA").get(how, how)} ({len(preds):,} images)')
     ax.legend(loc='center left', bbox_to_anchor=(1, .5), markerscale=2)
     return fig
 
-# %% ../nbs/04_analysis.ipynb #71470abe
+# %% ../nbs/04_analysis.ipynb #20e87ea2
 def nearest_by_features(
     preds:Predictions,  # for these images
     others:Predictions,  # look among those, of the same network
@@ -508,7 +523,7 @@ def nearest_by_features(
 ):  # positions in `others`, (N, k), the nearest first
     "Which images look most alike to the network"
     from sklearn.neighbors import NearestNeighbors
-    _needs_features(preds), _needs_features(others)
+    for p in preds, others: _needs_features(p)
     return NearestNeighbors(n_neighbors=k, metric='cosine').fit(others.features).kneighbors(preds.features, return_distance=False)
 
 # %% ../nbs/04_analysis.ipynb #bdb76cc5
@@ -527,41 +542,51 @@ def plot_neighbours(preds, others, k=5):
             ax.set_title(others.classes[others.labels[i]], fontsize=8, fontweight='normal')
     return fig
 
-# %% ../nbs/04_analysis.ipynb #f58f90a5
+# %% ../nbs/04_analysis.ipynb #760bd51a
 def read_picture(
     path,  # a picture file that Pillow can read
     side:int=32,  # of the square made of it, in pixels
 ) -> np.ndarray:  # uint8 (side, side, 3)
     "The middle square of a picture, made small"
     from PIL import Image, ImageOps, UnidentifiedImageError
-    path = Path(path).expanduser()
-    if not path.is_file(): raise DataError(f'{path} is no file')
+    name = shown(path)
     try:
+        if not Path(path).is_file(): raise DataError(f'{name} is no file')
         with warnings.catch_warnings():
             warnings.simplefilter('error', Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            with Image.open(path, formats=_formats()) as picture:
                 upright = _as_rgb(ImageOps.exif_transpose(picture))
         return np.asarray(ImageOps.fit(upright, (side, side), Image.Resampling.LANCZOS))
+    except DataError: raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise DataError(f'{path} has more pixels than a photograph: it was not opened') from None
-    except UnidentifiedImageError: raise DataError(f'{path} is no picture that can be read') from None
-    except Exception as e: raise DataError(f'{path} cannot be read: {one_line(e)}') from None
+        raise DataError(f'{name} has more than {Image.MAX_IMAGE_PIXELS/1e6:.0f} million pixels: it was not opened') from None
+    except UnidentifiedImageError: raise DataError(f'{name} is no picture that can be read') from None
+    except Exception as e: raise DataError(f'{name} cannot be read: {one_line(e)}') from None
 
-# %% ../nbs/04_analysis.ipynb #18d87cb6
+# %% ../nbs/04_analysis.ipynb #8e6d2a03
 def _as_rgb(picture):
     from PIL import Image
-    if picture.mode[0] in 'IF': picture = Image.fromarray(_eight_bits(np.asarray(picture, np.float64)))
+    if picture.mode[0] in 'IF': picture = Image.fromarray(_eight_bits(picture))
     if picture.mode in ('RGBA', 'LA', 'PA') or 'transparency' in picture.info:
         picture = picture.convert('RGBA')
         picture = Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture)
     return picture.convert('RGB')
 
-def _eight_bits(grey):
-    "16-bit and floating-point grey as 0 to 255"
-    top = 65535 if grey.max() > 255 else 1 if grey.max() <= 1 else 255
+def _eight_bits(picture):
+    "16-bit grey, and other numbers by their largest, as 0 to 255"
+    grey = np.nan_to_num(np.asarray(picture, np.float64), posinf=0, neginf=0)
+    top = 65535 if picture.mode.startswith('I;16') else max(grey.max(), 1)
     return np.clip(grey*(255/top), 0, 255).round().astype(np.uint8)
 
-# %% ../nbs/04_analysis.ipynb #2bec0bba
+def _formats():
+    "Kinds of pictures that are made of pixels: others, such as EPS, would be run as programs"
+    from PIL import Image
+    Image.init()
+    return [kind for kind in ('PNG', 'JPEG', 'MPO', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM', 'AVIF', 'ICO', 'TGA', 'JPEG2000') if kind in Image.OPEN]
+
+def shown(name): return repr(str(name))[1:-1]  # without anything that a terminal would act on
+
+# %% ../nbs/04_analysis.ipynb #e923ac94
 def write_report(
     record:dict,  # of the run: `run.record`, or from `load_record`
     model:nn.Module,  # its network
@@ -569,13 +594,14 @@ def write_report(
     path,  # of the page to write
     sample:int=1000,  # test images to damage
 ) -> Path:
-    "Everything this chapter shows, as one page"
+    "The run, its errors and where the network looked, as one page"
+    if not len(data.test): raise ValueError(f'{data.name} has no test images here: there is nothing to report on')
     preds = predict(model, data.test)
     known = predict(model, data.train[:5*sample])
     made = {title: draw() for title, draw in tqdm(_sections(record, preds, known, sample).items(), leave=False)}
     return write_whole(path, _page(record, preds, made).encode())
 
-# %% ../nbs/04_analysis.ipynb #fa902bbb
+# %% ../nbs/04_analysis.ipynb #8d4bc798
 def _sections(record, preds, known, sample):
     "What stands in a report: title → function that makes the HTML"
     wrong = preds[errors(preds, 5, 'confidence')]
@@ -584,7 +610,7 @@ def _sections(record, preds, known, sample):
         'Class by class': lambda: _lines(class_table(preds)) + _figure(plot_confusion(preds), 'Answers (columns) for each label (rows); errors are coloured') + _pairs(preds),
         'How sure it is': lambda: _figure(plot_confidence(preds), 'Confidence of right and of wrong answers') + _calibration(preds),
         'Its worst errors': lambda: _errors(preds, order='loss'),
-        'Errors at random, and where it looked': lambda: _errors(preds, n=8, order='random', cam=True),
+        'Errors at random, and where it looked': lambda: _errors(preds, n=8, order='random', cam=hasattr(preds.model, 'layer3')),
         'Confident errors: is the label right?': lambda: _errors(preds, order='confidence'),
         'A small push': lambda: _figure(plot_robustness(robustness(preds.model, preds.split, sample)), f'Accuracy under damage, on {min(sample, len(preds)):,} test images; dashed, undamaged; bands are 95 % intervals'),
         'What the last layer sees': lambda: _seen(preds, known, wrong)}
@@ -604,7 +630,7 @@ def _settings(record):
             'trained': f"{record['seconds']:,.0f} s on {made.get('device', record['trained_on'])}, {made.get('date', '')}"}
     return '<table>' + ''.join(f'<tr><th>{_escaped(k)}</th><td>{_escaped(v)}</td></tr>' for k, v in rows.items()) + '</table>'
 
-# %% ../nbs/04_analysis.ipynb #b3f2de23
+# %% ../nbs/04_analysis.ipynb #2f120acb
 def _escaped(value):
     text = ', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else str(value)
     return html.escape(text)
@@ -628,15 +654,16 @@ def _calibration(preds):
 
 def _errors(preds, **options):
     if preds.right.all(): return '<p>There are none: all test images are right.</p>'
-    caption = {'loss': 'The highest loss first', 'confidence': 'The highest confidence first', 'random': 'At random; Grad-CAM of layer3 for the answer and for the label'}
+    caption = {'loss': 'The highest loss first', 'confidence': 'The highest confidence first', 'random': 'At random' + '; Grad-CAM of layer3 for the answer and for the label'*options.get('cam', False)}
     return _figure(plot_misclassified(preds, **options), caption[options['order']] + '; above each its label, then the answer')
 
 def _seen(preds, known, wrong):
     if preds.features is None: return '<p>This network has no linear layer named fc.</p>'
-    drawn = _figure(plot_embedding(preds, 't-sne'), 'Test images by their features; crosses are errors')
+    if len(preds) < 5: return '<p>Too few images to draw.</p>'
+    drawn = _figure(plot_embedding(preds, 't-SNE'), 'Test images by their features; crosses are errors')
     return drawn + (_figure(plot_neighbours(wrong, known), f'Confident errors, and the most similar of {len(known):,} training images') if len(wrong) else '')
 
-# %% ../nbs/04_analysis.ipynb #c32e6944
+# %% ../nbs/04_analysis.ipynb #366d3645
 _PAGE = '''<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>
 :root {{ color-scheme: light dark; --ink: #1c2430; --paper: #fdfdfc; --soft: #eef1f5; --line: #d5dbe3; --link: #1f5a9e }}
@@ -656,7 +683,7 @@ figcaption {{ font-size: .9rem; opacity: .85; margin-top: .3rem }} summary {{ cu
 def _page(record, preds, made):
     n = len(preds)
     low, high = accuracy_interval(preds.right.sum(), n)
-    flips = f"; with flips {record['test_acc_flip']:.2%}" if record.get('test_acc_flip') is not None else ''
+    flips = f"; with flips, as recorded, {record['test_acc_flip']:.2%}" if record.get('test_acc_flip') is not None else ''
     anchors = {title: f's{i}' for i, title in enumerate(made)}
     made_with = {k: v for k, v in record.get('environment', {}).items() if k in ('cifar_resnet', 'torch', 'numpy', 'python')}
     return _PAGE.format(

@@ -291,38 +291,43 @@ def cifar_evaluate(
         low, high = accuracy_interval(round(acc*n), n)
         print(f'{"with flips" if flip else "as it is":<10} accuracy {acc:.2%} ({low:.2%} to {high:.2%}), loss {loss:.4f}, {n:,} test images')
 
-# %% ../nbs/08_cli.ipynb #bdb5714d
+# %% ../nbs/08_cli.ipynb #5daef7c3
 @command
 def cifar_report(
     run:str,  # a run's folder, or the name of a recorded run with weights
     root:str=None,  # folder with the data; looked for, and fetched, when not given
     device:str=None,  # cpu, cuda, cuda:1, mps; the best there is when not given
     sample:int=1000,  # test images to damage, for the figure on robustness
-    out:str=None,  # the page; report.html in the run's folder when not given
+    out:str=None,  # the page; report.html in the run's folder, or runs/ and the run's name, when not given
 ):
     "Write one page about a run: its curves, its errors, where the network looked"
     from cifar_resnet.analysis import write_report
-    from cifar_resnet.data import get_data, layout, whole_number
+    from cifar_resnet.data import _writable, get_data, layout, whole_number
     from cifar_resnet.lr_finder import pick_device
     path, where = Path(run).expanduser(), pick_device(device)
     whole_number('sample', sample, 1)
-    record, out = _record(path, run), Path(out).expanduser() if out else (path if path.is_dir() else Path('runs'))/'report.html'
+    record = _record(path, run)
+    if out is None: out = path/'report.html' if path.is_dir() else Path('runs')/f'{run}.html'
+    out = Path(out).expanduser()
+    if out.suffix != '.html': raise ValueError(f'out={out}: a page ends in .html')
+    _writable(out.parent)
     model, _ = _trained(run)
     images = get_data(record['data'], root=root)
     write_report(record, model.to(where, memory_format=layout(where)), images, out, sample)
     print(f'the report: {out}')
 
-# %% ../nbs/08_cli.ipynb #71729729
+# %% ../nbs/08_cli.ipynb #f3cba7ae
 def _record(path, name):
     "What is recorded of a run, in its folder or in results/"
     from cifar_resnet.data import load_record
-    if not path.is_dir(): return load_record(name)
-    try: record = dict(json.loads((path/'run.json').read_text(encoding='utf-8')))
-    except (OSError, ValueError, TypeError, RecursionError): raise ValueError(f'{path} holds no finished run: there is no run.json that can be read') from None
-    if 'epochs' not in record or 'data' not in record: raise ValueError(f'{path}/run.json is no record of a run')
+    try: record = dict(json.loads((path/'run.json').read_text(encoding='utf-8'))) if path.is_dir() else load_record(name)
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise ValueError(f'{path} holds no finished run: there is no run.json that can be read') from None
+    needed = {'data', 'images', 'network', 'n_params', 'schedule', 'config', 'augment', 'precision', 'seed', 'seconds', 'epochs', 'steps_per_epoch'}
+    if not needed <= record.keys(): raise ValueError(f'{name} is no record of a training run')
     return record
 
-# %% ../nbs/08_cli.ipynb #dbf66b3a
+# %% ../nbs/08_cli.ipynb #dcd46a8c
 @command
 def cifar_predict(
     weights:str,  # a .safetensors file, a run's folder, or the name of a recorded run
@@ -340,14 +345,14 @@ def cifar_predict(
     model, notes = _trained(weights)
     if cam: _writable(Path(cam).expanduser())
     split, failed = _pictures(images, notes)
-    preds = predict(model.to(pick_device(device)), split, progress=False)
+    preds = predict(model.to(pick_device(device)), split, precision='float32', progress=False)
     names = [name for name in images if name not in failed]
     print(_as_json(preds, names, failed) if json else _as_table(preds, names, top))
     for line in () if json else failed.values(): print(line, file=sys.stderr)
     if cam: _draw_cams(preds, names, Path(cam).expanduser())
     if failed: sys.exit(1)
 
-# %% ../nbs/08_cli.ipynb #0afede87
+# %% ../nbs/08_cli.ipynb #0652d8a7
 def _pictures(paths, notes):
     "(a split of those that could be read, {path: what was wrong} of the others)"
     import numpy as np
@@ -367,17 +372,21 @@ def _as_json(preds, names, failed):
     return json.dumps(found + [dict(file=name, error=line) for name, line in failed.items()], indent=1)
 
 def _as_table(preds, names, top):
-    from cifar_resnet.analysis import percent
+    from cifar_resnet.analysis import percent, shown
+    names = [shown(name) for name in names]
     wide = max(map(len, names), default=0)
     best = [[f'{preds.classes[i]} {percent(p[i])}' for i in (-p).argsort()[:top]] for p in preds.probs]
     return '\n'.join(f'{name:<{wide}}  ' + ', '.join(said) for name, said in zip(names, best))
 
 def _draw_cams(preds, names, folder):
+    import io
     from PIL import Image
     from cifar_resnet.analysis import cam_maps, overlay
-    taken = set()
+    from cifar_resnet.data import write_whole
+    taken = {Path(name).resolve() for name in names}  # a picture that was asked about is not overwritten
     for name, image, heat in zip(names, preds.split.images, cam_maps(preds)):
-        stem, n = Path(name).stem, 1
-        while (file := f'{stem}-cam.png' if n == 1 else f'{stem}-cam-{n}.png') in taken: n += 1
+        stem, n, held = Path(name).stem, 1, io.BytesIO()
+        while (file := (folder/(f'{stem}-cam.png' if n == 1 else f'{stem}-cam-{n}.png')).resolve()) in taken: n += 1
         taken.add(file)
-        Image.fromarray(overlay(image, heat, 256)).save(folder/file)
+        Image.fromarray(overlay(image, heat, 256)).save(held, 'PNG')
+        write_whole(file, held.getvalue())

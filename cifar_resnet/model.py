@@ -69,7 +69,7 @@ def res_block(
     "Two convolution blocks with a shortcut around them"
     return Residual(nn.Sequential(conv_block(n, n, **kwargs), conv_block(n, n, **kwargs)), skip)
 
-# %% ../nbs/01_model.ipynb #0a3d0310
+# %% ../nbs/01_model.ipynb #3a467963
 class CustomResNet(nn.Module):
     "The assignment's ResNet: images (N, 3, 32, 32), normalised, to logits (N, classes)"
     def __init__(self,
@@ -79,6 +79,7 @@ class CustomResNet(nn.Module):
         head_bias:bool=False,  # a bias in the last, linear layer
         logit_scale:float=1.,  # the logits are multiplied by this
         skip:bool=True,  # with the shortcuts?
+        stages:dict=None,  # what is different in one of them: {'prep': dict(drop=.1)}
         **block,  # `order`, `bias`, `act`, `drop`, `padding_mode` of `conv_block`
     ):
         super().__init__()
@@ -86,14 +87,15 @@ class CustomResNet(nn.Module):
         if channels not in (1, 3): raise ValueError(f'channels={channels}: colour images have 3, grey ones 1')
         if not 0 < logit_scale < math.inf: raise ValueError(f'logit_scale={logit_scale}: it is above 0')
         self.config = dict(width=width, classes=classes, channels=channels, head_bias=head_bias,
-                           logit_scale=float(logit_scale), skip=skip, **block)
-        def stage(ni, no):
-            down, res = conv_block(ni, no, pool=True, **block), res_block(no, skip, **block)
+                           logit_scale=float(logit_scale), skip=skip, **block, **(dict(stages=stages) if stages else {}))
+        def args(name): return block | (stages or {}).get(name, {})
+        def stage(ni, no, **args):
+            down, res = conv_block(ni, no, pool=True, **args), res_block(no, skip, **args)
             return nn.Sequential(OrderedDict(down=down, res=res))
-        self.prep = conv_block(channels, width, **block)
-        self.layer1 = stage(width, width*2)
-        self.layer2 = conv_block(width*2, width*4, pool=True, **block)
-        self.layer3 = stage(width*4, width*8)
+        self.prep = conv_block(channels, width, **args('prep'))
+        self.layer1 = stage(width, width*2, **args('layer1'))
+        self.layer2 = conv_block(width*2, width*4, pool=True, **args('layer2'))
+        self.layer3 = stage(width*4, width*8, **args('layer3'))
         self.pool = nn.MaxPool2d(4)
         self.fc = nn.Linear(width*8, classes, bias=head_bias)
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-CHAPTERS = ['00_data', '01_model', '02_lr_finder', '03_one_cycle', '04_analysis', '08_cli', '09_records']
+CHAPTERS = ['00_data', '01_model', '02_lr_finder', '03_one_cycle', '04_analysis', '05_recipes', '08_cli', '09_records']
 
 
 @pytest.fixture(scope='module')
