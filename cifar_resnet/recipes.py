@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MEAN_COLOUR', 'BLACK', 'Crop', 'Flip', 'Cutout', 'ResizedCrop', 'Grey', 'Steps', 'PublishedCycle', 'published',
            'Anew', 'constant', 'OverlappingNet', 'SoftmaxNet', 'Recipe', 'one_cycle', 'recipes', 'run_recipe',
-           'shortened']
+           'shortened', 'single_faults']
 
 # %% ../nbs/05_recipes.ipynb #a2740e63
 import math
@@ -241,7 +241,7 @@ def _shrinking(ni, no):
     "3 × 3 without padding, then 2 × 2 in steps of 2"
     return nn.Sequential(_part(nn.Conv2d(ni, no, 3), 1), _part(nn.Conv2d(no, no, 2, 2), 1))
 
-# %% ../nbs/05_recipes.ipynb #064f9618
+# %% ../nbs/05_recipes.ipynb #617f86fe
 @dataclass(frozen=True)
 class Recipe:
     "All that one run is made of"
@@ -261,9 +261,9 @@ class Recipe:
     params: int|None=None  # of the published network
     faults: dict=field(default_factory=dict)  # what is wrong with it → what to replace to mend it
 
-    def make(self, width=64, classes=10):
+    def make(self, classes=10):
         "The network, with fresh weights"
-        model = self.body(width, classes, **self.network)
+        model = self.body(**dict(width=64, classes=classes) | self.network)
         if self.drop_last: model.pool = nn.Sequential(nn.Dropout(self.drop_last), model.pool)
         return model
 
@@ -337,27 +337,43 @@ def recipes():
     "All of them by name"
     return {r.name: r for r in (_eva8_s8(), _eva6_s9(), _eva8_resnetf(), _era_s10(), _era_utils(), one_cycle())}
 
-# %% ../nbs/05_recipes.ipynb #891855bd
+# %% ../nbs/05_recipes.ipynb #7e84154d
 def run_recipe(
     recipe,  # a `Recipe`, or its name
     data:ImageData,  # any data set
     epochs:int=None,  # as many as published when not given
     seed:int=0,  # of everything that is drawn
+    full:bool=True,  # train on the validation images too?
     **kwargs,  # of `fit`: device, out, resume, progress, batch_size, …
 ):  # a `Run`
-    "Train as the recipe says, on all training images; look at the test images once"
+    "Train as the recipe says; look at the test images once"
     if isinstance(recipe, str):
         if recipe not in recipes(): raise ValueError(f'{recipe!r} is no recipe: choose from {", ".join(recipes())}')
         recipe = recipes()[recipe]
     torch.manual_seed(whole_number('seed', seed, 0, 2**64 - 1))
-    normalised = {part: replace(getattr(data, part), mean=recipe.mean, std=recipe.std) for part in ('train', 'valid', 'test')}
-    data = replace(data, **normalised) if data.name == 'cifar10' else data
-    width = kwargs.pop('width', 64)
-    schedule = shortened(recipe.driven or recipe.schedule, epochs)
-    config = FitConfig(recipe.optim, l1=recipe.l1, seed=seed, full=True)
-    return fit(recipe.make(width, len(data.classes)), data, schedule, config, augment=recipe.augment, **kwargs)
+    if data.name == 'cifar10':
+        normalised = {part: replace(getattr(data, part), mean=recipe.mean, std=recipe.std) for part in ('train', 'valid', 'test')}
+        data = replace(data, **normalised)
+    config = FitConfig(recipe.optim, l1=recipe.l1, seed=seed, full=full)
+    return fit(recipe.make(len(data.classes)), data, shortened(recipe.driven or recipe.schedule, epochs), config,
+               augment=recipe.augment, **kwargs)
 
 def shortened(schedule, epochs=None):
     "The same course of rates over another number of epochs"
     if epochs is None: return schedule
     return replace(schedule, epochs=epochs, peak_epoch=schedule.peak_epoch*epochs/schedule.epochs)
+
+# %% ../nbs/05_recipes.ipynb #dd1a90d5
+def single_faults():
+    "The course's recipe, each with one of the faults"
+    ours, cutout = one_cycle(), Cutout(8, 1., MEAN_COLOUR)
+    lighter = _colours(*(m + m*s for m, s in zip(CIFAR10_MEAN, CIFAR10_STD)))  # the mean in units of the normalised image
+    changes = {
+        'softmax before the loss': dict(body=SoftmaxNet),
+        'optimizer made anew each epoch': dict(driven=constant(.01)),
+        'crop without padding': dict(augment=Steps((Flip(.5), cutout))),
+        'cutout fill black': dict(augment=Steps((Crop(4), Flip(.5), replace(cutout, fill=BLACK)))),
+        'normalise before cutout': dict(augment=Steps((Crop(4), Flip(.5), replace(cutout, fill=lighter)))),
+        'vertical flips': dict(augment=Steps((Crop(4), Flip(.5, upside_down=True), cutout))),
+        'annihilation': dict(schedule=replace(ours.schedule, final=ours.schedule.lr_min/1e4))}
+    return {name: replace(ours, name=f'{name.replace(" ", "-")}', **change) for name, change in changes.items()}

@@ -419,11 +419,12 @@ def load_checkpoint(t, path):
     except Exception: raise DataError(f'{path} does not hold what a run keeps: it is of no use any more') from None
     t.epoch, t.history, t.batches.epoch = held['epoch'], held['history'], held['epoch']
 
-# %% ../nbs/03_one_cycle.ipynb #a7414dde
+# %% ../nbs/03_one_cycle.ipynb #7ec94ffa
 def described(augment):
     "An augmentation as plain values; None stays"
     if augment is None: return None
-    return asdict(augment) if is_dataclass(augment) else type(augment).__name__
+    if 'BatchAugment' in [kind.__name__ for kind in type(augment).__mro__]: return asdict(augment)
+    return str(augment) if is_dataclass(augment) else type(augment).__name__
 
 def named(model):
     "A network's settings; of one that is not from this package, its class and a mark of its weights' names and shapes"
