@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MEAN_COLOUR', 'BLACK', 'Crop', 'Flip', 'Cutout', 'ResizedCrop', 'Grey', 'Steps', 'PublishedCycle', 'published',
            'Anew', 'constant', 'OverlappingNet', 'SoftmaxNet', 'Recipe', 'one_cycle', 'recipes', 'run_recipe',
-           'shortened', 'single_faults']
+           'shortened', 'single_faults', 'recorded_runs', 'accuracy_of', 'comparison']
 
-# %% ../nbs/05_recipes.ipynb #a2740e63
-import math
+# %% ../nbs/05_recipes.ipynb #7bbedecb
+import math, re
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .data import (CIFAR10_MEAN, CIFAR10_STD, BatchAugment, ImageData, _albumentations, usual_flip,
-                               whole_number)
+                               load_record, record_names, whole_number)
 from .lr_finder import Optim
 from .model import CustomResNet, n_params
 from .train import FitConfig, OneCycle, fit, walk
@@ -377,3 +377,25 @@ def single_faults():
         'vertical flips': dict(augment=Steps((Crop(4), Flip(.5, upside_down=True), cutout))),
         'annihilation': dict(schedule=replace(ours.schedule, final=ours.schedule.lr_min/1e4))}
     return {name: replace(ours, name=f'{name.replace(" ", "-")}', **change) for name, change in changes.items()}
+
+# %% ../nbs/05_recipes.ipynb #b98581a3
+def recorded_runs(name, epochs=24):
+    "The records of a recipe, over its seeds, of runs of that many epochs"
+    short = '' if epochs == 24 else f'{epochs}ep-'
+    found = [load_record(n) for n in record_names() if re.fullmatch(rf'recipes/{re.escape(name)}-{short}\d+', n)]
+    return [r for r in found if 'diverged' not in r]
+
+def accuracy_of(records):
+    "Mean ± standard deviation (n)"
+    if not records: return 'not run yet'
+    accs = [r['test_acc'] for r in records]
+    return f'{np.mean(accs):.2%}' + (f' ± {np.std(accs, ddof=1):.2%}' if len(accs) > 1 else '') + f' (n={len(accs)})'
+
+def comparison(epochs=24):
+    "Published, as published here, mended, and what an epoch took"
+    lines = [f"{'system':<13} {'published':>9}  {'here, as published':<24} {'here, mended':<24} {'s/epoch':>7}  device"]
+    for r in (r for r in recipes().values() if r.published):
+        runs, mended = (recorded_runs(name, epochs) for name in (r.name, f'{r.name}-mended'))
+        took = f"{np.mean([run['seconds']/len(run['epochs']) for run in runs]):>7.1f}  {runs[0]['environment']['device']}" if runs else ''
+        lines.append(f'{r.name:<13} {r.published:>9.2%}  {accuracy_of(runs):<24} {accuracy_of(mended):<24} {took}'.rstrip())
+    return '\n'.join(lines)
