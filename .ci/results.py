@@ -2,6 +2,7 @@
 
 usage: python .ci/results.py cpu|gpu [SECONDS]     stop in good order after so many seconds
        python .ci/results.py bench                 measure the speed on this CPU again, and write it down
+       python .ci/results.py demo                  the same for `make demo`, three times
 """
 import os
 import subprocess
@@ -30,10 +31,25 @@ def bench():
     print(speed_table(record), save_record('bench_cpu', record), sep='\n')
 
 
+def demo(times=3):
+    "How long `make demo` takes once everything is installed, and what it gives"
+    import json
+    import time
+    from cifar_resnet.data import save_record
+    seconds, accs = [], []
+    for _ in range(times):
+        start = time.perf_counter()
+        subprocess.run(['make', '-s', 'demo'], cwd=ROOT, check=True)
+        seconds.append(time.perf_counter() - start)
+        accs.append(json.loads((ROOT/'runs'/'demo'/'run.json').read_text(encoding='utf-8'))['test_acc'])
+    record = dict(data='digits', trained_on='cpu', rounds=times, seconds=seconds, test_acc=accs)
+    print(f'{min(seconds):.0f} to {max(seconds):.0f} s, test accuracy {accs}', save_record('demo', record), sep='\n')
+
+
 def main(kind='', seconds='0'):
     from cifar_resnet.data import DataError
     try:
-        if kind == 'bench': return bench()
+        if kind in ('bench', 'demo'): return dict(bench=bench, demo=demo)[kind]()
         from cifar_resnet.records import make_missing
         make_missing(kind, float(seconds))
         if kind == 'cpu' and not float(seconds): run_chapters()
