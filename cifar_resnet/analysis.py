@@ -26,21 +26,21 @@ from .data import Batches, DataError, ImageData, Split, one_line, show_images, s
 from .lr_finder import Precision, unchanged_randomness
 from .train import HEADER, OneCycle, epoch_row, plot_run, plot_schedule
 
-# %% ../nbs/04_analysis.ipynb #f69571fc
+# %% ../nbs/04_analysis.ipynb #fd60b53a
 @dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
     "What a network says of every image of a split; `preds[i]` picks some of them"
     model: nn.Module  # who says it
     split: Split  # of what
     logits: np.ndarray  # float32, (N, classes)
-    features: np.ndarray|None  # what the last layer saw, (N, 8 × width); None for a network without `fc`
+    features: np.ndarray|None  # what went into `fc`, (N, 8 × width); None without `fc`
 
     def __len__(self): return len(self.split)
 
     def __getitem__(self, which):
         chosen = np.atleast_1d(np.arange(len(self))[which])
-        return replace(self, split=self.split[chosen], logits=fixed(self.logits[chosen]),
-                       features=None if self.features is None else fixed(self.features[chosen]))
+        features = None if self.features is None else fixed(self.features[chosen])
+        return replace(self, split=self.split[chosen], logits=fixed(self.logits[chosen]), features=features)
 
     @property
     def labels(self): return self.split.labels
@@ -68,7 +68,8 @@ class Predictions:
     def __repr__(self):
         if not len(self): return 'Predictions of no images'
         low, high = accuracy_interval(self.right.sum(), len(self))
-        return f'Predictions of {len(self):,} images: {self.right.mean():.2%} right ({low:.2%} to {high:.2%}), loss {self.losses.mean():.4f}'
+        right = f'{self.right.mean():.2%} right ({low:.2%} to {high:.2%})'
+        return f'Predictions of {len(self):,} images: {right}, loss {self.losses.mean():.4f}'
 
 # %% ../nbs/04_analysis.ipynb #90d4487b
 def fixed(array):
@@ -89,12 +90,12 @@ def _check_split(split):
     if split.mean is None:
         raise ValueError('this split does not know its mean and spread: take it from get_data, or set mean=… and std=…')
 
-# %% ../nbs/04_analysis.ipynb #97946ab0
+# %% ../nbs/04_analysis.ipynb #9d6f5930
 @torch.no_grad()
 def predict(
     model:nn.Module,  # gives logits; asked where it is
     split:Split,  # the images, as in `data.test`
-    tta:bool=False,  # test-time augmentation: the mean over each image and its mirror image?
+    tta:bool=False,  # the mean over each image and its mirror image?
     batch_size:int=500,  # images at a time
     precision:str='auto',  # 'float32' for numbers that do not depend on the batch size
     progress:bool=True,  # a bar, where it takes long
@@ -148,7 +149,7 @@ def accuracy_interval(
     half = z*math.sqrt(p*(1 - p)/n + z2n/(4*n))
     return max((p + z2n/2 - half)/(1 + z2n), 0.), min((p + z2n/2 + half)/(1 + z2n), 1.)
 
-# %% ../nbs/04_analysis.ipynb #0265bd9c
+# %% ../nbs/04_analysis.ipynb #0df301d8
 def class_scores(preds:Predictions):  # of any network
     "A dict for each class: name, n, precision, recall, f1"
     from sklearn.metrics import precision_recall_fscore_support
@@ -161,7 +162,8 @@ def class_table(preds:Predictions):  # of any network
     "The scores of every class in lines"
     lines = [f"{'class':<12} {'images':>6} {'precision':>10} {'recall':>8} {'F1':>8}"]
     for s in class_scores(preds):
-        lines.append(f"{s['name']:<12} {s['n']:>6,} {s['precision']:>10.1%} {s['recall']:>8.1%} {s['f1']:>8.1%}")
+        numbers = f"{s['precision']:>10.1%} {s['recall']:>8.1%} {s['f1']:>8.1%}"
+        lines.append(f"{s['name']:<12} {s['n']:>6,} {numbers}")
     return '\n'.join(lines)
 
 # %% ../nbs/04_analysis.ipynb #40772291
@@ -170,7 +172,7 @@ def confusion(preds):
     from sklearn.metrics import confusion_matrix
     return confusion_matrix(preds.labels, preds.predicted, labels=range(len(preds.classes)))
 
-# %% ../nbs/04_analysis.ipynb #587ec5d2
+# %% ../nbs/04_analysis.ipynb #1a771c47
 @styled
 def plot_confusion(
     preds:Predictions,  # of any network
@@ -181,18 +183,19 @@ def plot_confusion(
     counts = confusion(preds)
     share = 100*counts/np.maximum(counts.sum(1, keepdims=True), 1)
     right, few = np.eye(len(counts), dtype=bool), len(counts) <= 20
-    numbers = dict(annot=(share if rates else counts) if few else None, fmt='.1f' if rates else 'd')
     fig, ax = plt.subplots(figsize=(7.6, 6.2) if few else (13, 12))
-    names = dict(xticklabels=preds.classes, yticklabels=preds.classes, ax=ax, square=True)
-    sns.heatmap(share, mask=right, cmap='Reds', vmin=0, vmax=max(share[~right].max(), 1), linewidths=.5*few,
-                cbar_kws=dict(label='% of the class', shrink=.8), **numbers, **names)
-    sns.heatmap(share, mask=~right, cmap=['#e8edf5'], cbar=False, linewidths=.5*few, annot_kws=dict(weight='bold', color='.2'), **numbers, **names)
+    both = dict(annot=(share if rates else counts) if few else None, fmt='.1f' if rates else 'd', ax=ax,
+                square=True, linewidths=.5*few, xticklabels=preds.classes, yticklabels=preds.classes)
+    sns.heatmap(share, mask=right, cmap='Reds', vmin=0, vmax=max(share[~right].max(), 1),
+                cbar_kws=dict(label='% of the class', shrink=.8), **both)
+    sns.heatmap(share, mask=~right, cmap=['#e8edf5'], cbar=False,
+                annot_kws=dict(weight='bold', color='.2'), **both)
     ax.set(xlabel='the network says', ylabel='the label says', title='What is taken for what')
     ax.tick_params(labelsize=None if few else 6)
     ax.tick_params(axis='x', rotation=90 if not few else 45)
     return fig
 
-# %% ../nbs/04_analysis.ipynb #941d77f5
+# %% ../nbs/04_analysis.ipynb #7b4bd1e1
 def confused_pairs(
     preds:Predictions,  # of any network
     n:int=10,  # how many
@@ -203,18 +206,19 @@ def confused_pairs(
     np.fill_diagonal(counts, 0)
     best = np.argsort(-counts, axis=None, kind='stable')[:n]
     pairs = [divmod(int(i), len(counts)) for i in best]
-    return [dict(label=preds.classes[i], said=preds.classes[j], count=int(counts[i, j]), share=float(counts[i, j]/sizes[i]))
-            for i, j in pairs if counts[i, j]]
+    return [dict(label=preds.classes[i], said=preds.classes[j], count=int(counts[i, j]),
+                 share=float(counts[i, j]/sizes[i])) for i, j in pairs if counts[i, j]]
 
-# %% ../nbs/04_analysis.ipynb #76c292c0
+# %% ../nbs/04_analysis.ipynb #501bb899
 @styled
 def plot_confidence(preds:Predictions):  # of any network
     "How sure it is of its right answers, and of its wrong ones"
     import matplotlib.pyplot as plt, seaborn as sns
     deep = sns.color_palette('deep')
     fig, ax = plt.subplots(figsize=(7.6, 3))
-    for name, which, colour in ('right', preds.right, deep[0]), ('wrong', ~preds.right, deep[3]):
-        ax.hist(preds.confidence[which], bins=np.linspace(0, 1, 21), alpha=.6, color=colour, label=f'{name}: {which.sum():,} images')
+    for name, which, c in ('right', preds.right, deep[0]), ('wrong', ~preds.right, deep[3]):
+        label = f'{name}: {which.sum():,} images'
+        ax.hist(preds.confidence[which], bins=np.linspace(0, 1, 21), alpha=.6, color=c, label=label)
     ax.set(xlabel='confidence', ylabel='images', yscale='log', title='How sure it is', xlim=(0, 1))
     ax.legend(loc='upper left')
     return fig
@@ -301,7 +305,7 @@ def _both_names(preds):
     rows = zip(preds.probs, preds.labels, preds.predicted)
     return [(f'{preds.classes[i]} {percent(p[i])}', f'{preds.classes[j]} {percent(p[j])}') for p, i, j in rows]
 
-# %% ../nbs/04_analysis.ipynb #1efa21a5
+# %% ../nbs/04_analysis.ipynb #84bcc0e8
 def plot_misclassified(
     preds:Predictions,  # of any network
     n:int=12,  # how many at most
@@ -317,13 +321,16 @@ def plot_misclassified(
     if not len(wrong):
         print('nothing to show: all of these are right')
         return None
-    if cam: return plot_cams(wrong, {'for the answer': dict(target='said'), 'for the label': dict(target='label')}, **cam_options)
+    if cam:
+        both = {'for the answer': dict(target='said'), 'for the label': dict(target='label')}
+        return plot_cams(wrong, both, **cam_options)
     titles = [f'{is_}\nsaid {said}' for is_, said in _both_names(wrong)]
     return show_images(wrong.split.images, titles, ncols=6, size=1.35)
 
-# %% ../nbs/04_analysis.ipynb #7ab57b35
+# %% ../nbs/04_analysis.ipynb #88b78f22
 LAYERS = 'prep', 'layer1', 'layer2', 'layer3'
-METHODS = {'gradcam': 'GradCAM', 'gradcam++': 'GradCAMPlusPlus', 'hirescam': 'HiResCAM', 'eigencam': 'EigenCAM'}
+METHODS = {'gradcam': 'GradCAM', 'gradcam++': 'GradCAMPlusPlus',
+           'hirescam': 'HiResCAM', 'eigencam': 'EigenCAM'}
 
 def cam_maps(
     preds:Predictions,  # for which images
@@ -334,13 +341,15 @@ def cam_maps(
 ) -> np.ndarray:  # (N, 32, 32), each from 0 to 1
     "Which part of each image speaks for a class"
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-    targets, device = _targets(preds, target), next((model or preds.model).parameters()).device
-    batches, maps = Batches(preds.split, preds.split, 100, device=device), []
-    with _cam(model or preds.model, layer, method) as cam:
-        for (x, _), chosen in zip(batches, np.array_split(targets, range(100, len(targets), 100))):
+    model, targets, maps = model or preds.model, _targets(preds, target), []
+    batches = Batches(preds.split, preds.split, 100, device=next(model.parameters()).device)
+    with _cam(model, layer, method) as cam:
+        for i, (x, _) in enumerate(batches):
+            chosen = targets[100*i:100*(i + 1)]
             maps.append(cam(x, [ClassifierOutputTarget(int(c)) for c in chosen]))
     found = np.concatenate(maps) if maps else np.zeros((0, 32, 32), np.float32)
-    if len(found) != len(preds): raise ValueError('this network has fewer classes than the predictions')  # grad-cam only prints that
+    if len(found) != len(preds):  # grad-cam prints what went wrong, and goes on
+        raise ValueError('this network has fewer classes than the predictions')
     return found
 
 # %% ../nbs/04_analysis.ipynb #11fe5a26
@@ -402,7 +411,7 @@ def plot_cams(
             ax.set_title(title, fontsize=8, fontweight='normal')
     return fig
 
-# %% ../nbs/04_analysis.ipynb #eaf286e2
+# %% ../nbs/04_analysis.ipynb #55968425
 def randomised(
     model:nn.Module,  # stays as it is
     names,  # of its layers
@@ -417,10 +426,11 @@ def randomised(
     return copy
 
 def similarity(a, b):
-    "Mean rank correlation of the maps in `a` with those in `b`, and how many pairs it is the mean of: an empty map has none"
+    "(mean rank correlation of the maps in `a` with those in `b`, of how many pairs): empty ones have none"
     from scipy.stats import spearmanr
     pairs = [(x.ravel(), y.ravel()) for x, y in zip(a, b) if np.ptp(x) > 0 and np.ptp(y) > 0]
-    return (float(np.mean([spearmanr(x, y).statistic for x, y in pairs])) if pairs else math.nan), len(pairs)
+    if not pairs: return math.nan, 0
+    return float(np.mean([spearmanr(x, y).statistic for x, y in pairs])), len(pairs)
 
 # %% ../nbs/04_analysis.ipynb #0501b3ed
 def _squeezed(image, quality):
@@ -430,7 +440,7 @@ def _squeezed(image, quality):
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(held, 'JPEG', quality=quality)
     return torch.from_numpy(np.array(Image.open(held))).permute(2, 0, 1)
 
-# %% ../nbs/04_analysis.ipynb #22f8d9e8
+# %% ../nbs/04_analysis.ipynb #f351d750
 def damages():
     "Ways to damage uint8 images (N, 3, 32, 32): name → (strengths, function of images and strength)"
     from torchvision.transforms.v2 import functional as F
@@ -438,15 +448,19 @@ def damages():
         return F.crop(F.pad(x, [by]*4, padding_mode='reflect'), 2*by, 0, 32, 32)
     def noise(x, sigma):
         generator = torch.Generator().manual_seed(0)
-        return (x + torch.randn(x.shape, generator=generator)*sigma).clamp(0, 255).to(torch.uint8)
+        noisy = x + torch.randn(x.shape, generator=generator)*sigma
+        return noisy.clamp(0, 255).to(torch.uint8)
     def blur(x, sigma): return F.gaussian_blur(x, 13, sigma)
     def jpeg(x, quality): return torch.stack([_squeezed(image, quality) for image in x])
     def flip(x, how): return F.horizontal_flip(x) if how == 'sideways' else F.vertical_flip(x)
-    return {'shift, pixels': ((1, 2, 4, 6), shift), 'flip': (('sideways', 'upside down'), flip),
-            'brightness ×': ((.4, .7, 1.4, 1.8), F.adjust_brightness), 'noise, ± of 255': ((5, 10, 20, 40), noise),
-            'blur, pixels': ((.5, 1, 1.5, 2), blur), 'JPEG quality': ((80, 50, 20, 10), jpeg)}
+    return {'shift, pixels': ((1, 2, 4, 6), shift),
+            'flip': (('sideways', 'upside down'), flip),
+            'brightness ×': ((.4, .7, 1.4, 1.8), F.adjust_brightness),
+            'noise, ± of 255': ((5, 10, 20, 40), noise),
+            'blur, pixels': ((.5, 1, 1.5, 2), blur),
+            'JPEG quality': ((80, 50, 20, 10), jpeg)}
 
-# %% ../nbs/04_analysis.ipynb #6bd2d76c
+# %% ../nbs/04_analysis.ipynb #5e109909
 def robustness(
     model:nn.Module,  # any network
     split:Split,  # images to damage
@@ -462,7 +476,8 @@ def robustness(
         return int(predict(model, damaged, progress=False).right.sum())
     rows = [dict(damage='none', strength=None, right=right(images), n=len(split))]
     for name, (strengths, damage) in tqdm(damages().items(), leave=False):
-        rows += [dict(damage=name, strength=s, right=right(damage(images, s)), n=len(split)) for s in strengths]
+        for s in strengths:
+            rows.append(dict(damage=name, strength=s, right=right(damage(images, s)), n=len(split)))
     return rows
 
 # %% ../nbs/04_analysis.ipynb #361ad3f9
@@ -484,25 +499,25 @@ def plot_robustness(rows):  # of `robustness`
         ax.yaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
     return fig
 
-# %% ../nbs/04_analysis.ipynb #fad19949
-def embedded(features, how='pca', seed=0):
-    "Features as points in the plane: 'pca', or 't-SNE', which keeps neighbours together and takes longer"
-    if how == 'pca':
+# %% ../nbs/04_analysis.ipynb #3ed47bc4
+def embedded(features, how='PCA', seed=0):
+    "Features as points in the plane: 'PCA', or 't-SNE', which keeps neighbours together and takes longer"
+    if how == 'PCA':
         from sklearn.decomposition import PCA
         return PCA(2, random_state=seed).fit_transform(features)
     if how == 't-SNE':
         from sklearn.manifold import TSNE
         return TSNE(init='pca', perplexity=min(30, (len(features) - 1)/3), random_state=seed).fit_transform(features)
-    raise ValueError(f'how={how!r}: choose pca or t-SNE')
+    raise ValueError(f'how={how!r}: choose PCA or t-SNE')
 
 def _needs_features(preds):
     if preds.features is None: raise ValueError('a network without a linear layer named fc: there are no features to look at')
 
-# %% ../nbs/04_analysis.ipynb #b49c0c42
+# %% ../nbs/04_analysis.ipynb #9adf980b
 @styled
 def plot_embedding(
     preds:Predictions,  # of a network with a last linear layer `fc`
-    how:str='pca',  # or 't-SNE'
+    how:str='PCA',  # or 't-SNE'
     n:int=2000,  # images, at random
     seed:int=0,  # which ones
 ):
@@ -513,14 +528,15 @@ def plot_embedding(
     if len(preds) < 5: raise ValueError(f'{len(preds)} images: an embedding takes at least 5')
     points = embedded(preds.features, how, seed)
     fig, ax = plt.subplots(figsize=(7.6, 5.2))
-    for i, (name, colour) in enumerate(zip(preds.classes, sns.color_palette('deep', len(preds.classes)))):
-        ax.scatter(*points[preds.labels == i].T, s=7, color=colour, alpha=.7, label=name)
+    colours = sns.color_palette('deep', len(preds.classes))
+    for i, name in enumerate(preds.classes):
+        ax.scatter(*points[preds.labels == i].T, s=7, color=colours[i], alpha=.7, label=name)
     ax.scatter(*points[~preds.right].T, s=28, marker='x', lw=1.2, color='k', label='wrong')
-    ax.set(xticks=[], yticks=[], title=f'What the last layer sees, by {dict(pca="PCA").get(how, how)} ({len(preds):,} images)')
+    ax.set(xticks=[], yticks=[], title=f'What the last layer sees ({how}, {len(preds):,} images)')
     ax.legend(loc='center left', bbox_to_anchor=(1, .5), markerscale=2)
     return fig
 
-# %% ../nbs/04_analysis.ipynb #20e87ea2
+# %% ../nbs/04_analysis.ipynb #6bb7da20
 def nearest_by_features(
     preds:Predictions,  # for these images
     others:Predictions,  # look among those, of the same network
@@ -529,7 +545,8 @@ def nearest_by_features(
     "Which images look most alike to the network"
     from sklearn.neighbors import NearestNeighbors
     for p in preds, others: _needs_features(p)
-    return NearestNeighbors(n_neighbors=k, metric='cosine').fit(others.features).kneighbors(preds.features, return_distance=False)
+    found = NearestNeighbors(n_neighbors=k, metric='cosine').fit(others.features)
+    return found.kneighbors(preds.features, return_distance=False)
 
 # %% ../nbs/04_analysis.ipynb #bdb76cc5
 @styled
@@ -547,7 +564,7 @@ def plot_neighbours(preds, others, k=5):
             ax.set_title(others.classes[others.labels[i]], fontsize=8, fontweight='normal')
     return fig
 
-# %% ../nbs/04_analysis.ipynb #760bd51a
+# %% ../nbs/04_analysis.ipynb #9a6ee010
 def read_picture(
     path,  # a picture file that Pillow can read
     side:int=32,  # of the square made of it, in pixels
@@ -564,9 +581,12 @@ def read_picture(
         return np.asarray(ImageOps.fit(upright, (side, side), Image.Resampling.LANCZOS))
     except DataError: raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise DataError(f'{name} has more than {Image.MAX_IMAGE_PIXELS/1e6:.0f} million pixels: it was not opened') from None
-    except UnidentifiedImageError: raise DataError(f'{name} is no picture that can be read') from None
-    except Exception as e: raise DataError(f'{name} cannot be read: {one_line(e)}') from None
+        most = f'{Image.MAX_IMAGE_PIXELS/1e6:.0f} million'
+        raise DataError(f'{name} has more than {most} pixels: it was not opened') from None
+    except UnidentifiedImageError:
+        raise DataError(f'{name} is no picture that can be read') from None
+    except Exception as e:
+        raise DataError(f'{name} cannot be read: {one_line(e)}') from None
 
 # %% ../nbs/04_analysis.ipynb #8e6d2a03
 def _as_rgb(picture):
@@ -591,7 +611,7 @@ def _formats():
 
 def shown(name): return repr(str(name))[1:-1]  # without anything that a terminal would act on
 
-# %% ../nbs/04_analysis.ipynb #e923ac94
+# %% ../nbs/04_analysis.ipynb #bc923b0c
 def write_report(
     record:dict,  # of the run: `run.record`, or from `load_record`
     model:nn.Module,  # its network
@@ -600,10 +620,12 @@ def write_report(
     sample:int=1000,  # test images to damage
 ) -> Path:
     "The run, its errors and where the network looked, as one page"
-    if not len(data.test): raise ValueError(f'{data.name} has no test images here: there is nothing to report on')
+    if not len(data.test):
+        raise ValueError(f'{data.name} has no test images here: there is nothing to report on')
     preds = predict(model, data.test)
     known = predict(model, data.train[:5*sample])
-    made = {title: draw() for title, draw in tqdm(_sections(record, preds, known, sample).items(), leave=False)}
+    parts = _sections(record, preds, known, sample)
+    made = {title: draw() for title, draw in tqdm(parts.items(), leave=False)}
     return write_whole(path, _page(record, preds, made).encode())
 
 # %% ../nbs/04_analysis.ipynb #01954356

@@ -24,7 +24,7 @@ def test_import_is_quick():
     assert min(float(python(code).stdout) for _ in range(3)) < .2
 
 
-@pytest.mark.parametrize('module', ['data', 'model'])
+@pytest.mark.parametrize('module', ['data', 'analysis, cifar_resnet.records'])
 def test_no_plotting_and_no_albumentations_until_asked(module):
     heavy = 'matplotlib seaborn albumentations cv2 sklearn torchvision pytorch_grad_cam torch_lr_finder torchinfo IPython pandas'.split()
     run = python(f'import sys, cifar_resnet.{module}; print([m for m in {heavy} if m in sys.modules])')
