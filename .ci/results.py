@@ -3,6 +3,7 @@
 usage: python .ci/results.py cpu|gpu [SECONDS]     stop in good order after so many seconds
        python .ci/results.py bench                 measure the speed on this CPU again, and write it down
        python .ci/results.py demo                  the same for `make demo`, three times
+       python .ci/results.py analysis              the same for predicting all test images, and for a report
 """
 import os
 import subprocess
@@ -34,22 +35,39 @@ def bench():
 def demo(times=3):
     "How long `make demo` takes once everything is installed, and what it gives"
     import json
-    import time
     from cifar_resnet.data import save_record
     seconds, accs = [], []
     for _ in range(times):
-        start = time.perf_counter()
-        subprocess.run(['make', '-s', 'demo'], cwd=ROOT, check=True)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(seconds_of(lambda: subprocess.run(['make', '-s', 'demo'], cwd=ROOT, check=True)))
         accs.append(json.loads((ROOT/'runs'/'demo'/'run.json').read_text(encoding='utf-8'))['test_acc'])
     record = dict(data='digits', trained_on='cpu', rounds=times, seconds=seconds, test_acc=accs)
     print(f'{min(seconds):.0f} to {max(seconds):.0f} s, test accuracy {accs}', save_record('demo', record), sep='\n')
 
 
+def seconds_of(work):
+    import time
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def analysis(times=3):
+    "How long it takes to ask about all test images of CIFAR-10, and to write a report on them"
+    import tempfile
+    from cifar_resnet.analysis import predict, write_report
+    from cifar_resnet.data import get_data, load_record, save_record
+    from cifar_resnet.model import load_weights
+    data, model, run = get_data('cifar10'), load_weights('one_cycle_24')[0], load_record('one_cycle_24')
+    asked = [seconds_of(lambda: predict(model, data.test, progress=False)) for _ in range(times)]
+    with tempfile.TemporaryDirectory() as folder: written = [seconds_of(lambda: write_report(run, model, data, Path(folder)/'report.html'))]
+    record = dict(data='cifar10', trained_on='cpu', images=len(data.test), predict_seconds=asked, report_seconds=written)
+    print(f'{min(asked):.0f} to {max(asked):.0f} s to predict, {written[0]:.0f} s for a report', save_record('analysis_cpu', record), sep='\n')
+
+
 def main(kind='', seconds='0'):
     from cifar_resnet.data import DataError
     try:
-        if kind in ('bench', 'demo'): return dict(bench=bench, demo=demo)[kind]()
+        if kind in ('bench', 'demo', 'analysis'): return dict(bench=bench, demo=demo, analysis=analysis)[kind]()
         from cifar_resnet.records import make_missing
         make_missing(kind, float(seconds))
         if kind == 'cpu' and not float(seconds): run_chapters()

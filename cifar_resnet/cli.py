@@ -352,7 +352,7 @@ def cifar_predict(
     if cam: _draw_cams(preds, names, Path(cam).expanduser())
     if failed: sys.exit(1)
 
-# %% ../nbs/08_cli.ipynb #0652d8a7
+# %% ../nbs/08_cli.ipynb #65c004a1
 def _pictures(paths, notes):
     "(a split of those that could be read, {path: what was wrong} of the others)"
     import numpy as np
@@ -372,8 +372,8 @@ def _as_json(preds, names, failed):
     return json.dumps(found + [dict(file=name, error=line) for name, line in failed.items()], indent=1)
 
 def _as_table(preds, names, top):
-    from cifar_resnet.analysis import percent, shown
-    names = [shown(name) for name in names]
+    from cifar_resnet.analysis import _shown, percent
+    names = [_shown(name) for name in names]
     wide = max(map(len, names), default=0)
     best = [[f'{preds.classes[i]} {percent(p[i])}' for i in (-p).argsort()[:top]] for p in preds.probs]
     return '\n'.join(f'{name:<{wide}}  ' + ', '.join(said) for name, said in zip(names, best))
