@@ -305,7 +305,7 @@ def _both_names(preds):
     rows = zip(preds.probs, preds.labels, preds.predicted)
     return [(f'{preds.classes[i]} {percent(p[i])}', f'{preds.classes[j]} {percent(p[j])}') for p, i, j in rows]
 
-# %% ../nbs/04_analysis.ipynb #84bcc0e8
+# %% ../nbs/04_analysis.ipynb #3387dd81
 def plot_misclassified(
     preds:Predictions,  # of any network
     n:int=12,  # how many at most
@@ -325,7 +325,7 @@ def plot_misclassified(
         both = {'for the answer': dict(target='said'), 'for the label': dict(target='label')}
         return plot_cams(wrong, both, **cam_options)
     titles = [f'{is_}\nsaid {said}' for is_, said in _both_names(wrong)]
-    return show_images(wrong.split.images, titles, ncols=6, size=1.35)
+    return show_images(wrong.split.images, titles, ncols=6, size=1.6)
 
 # %% ../nbs/04_analysis.ipynb #88b78f22
 LAYERS = 'prep', 'layer1', 'layer2', 'layer3'
@@ -480,7 +480,7 @@ def robustness(
             rows.append(dict(damage=name, strength=s, right=right(damage(images, s)), n=len(split)))
     return rows
 
-# %% ../nbs/04_analysis.ipynb #361ad3f9
+# %% ../nbs/04_analysis.ipynb #7907c232
 @styled
 def plot_robustness(rows):  # of `robustness`
     "Accuracy against the strength of each damage"
@@ -494,7 +494,8 @@ def plot_robustness(rows):  # of `robustness`
         ax.axhline(whole, color='.5', ls='--', lw=1)
         if name == 'flip': ax.vlines(x, low, high, color=colour, alpha=.5)
         else: ax.fill_between(x, low, high, color=colour, alpha=.2)
-        ax.plot(x, [r['right']/r['n'] for r in mine], color=colour, marker='.', ls='none' if name == 'flip' else '-')
+        ax.plot(x, [r['right']/r['n'] for r in mine], color=colour, marker='.', ms=9,
+                ls='none' if name == 'flip' else '-')
         ax.set(title=name, xticks=x, xticklabels=[r['strength'] for r in mine], xlim=(-.4, len(mine) - .6), ylim=(0, 1.02))
         ax.yaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
     return fig
