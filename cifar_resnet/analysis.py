@@ -460,12 +460,13 @@ def damages():
             'blur, pixels': ((.5, 1, 1.5, 2), blur),
             'JPEG quality': ((80, 50, 20, 10), jpeg)}
 
-# %% ../nbs/04_analysis.ipynb #5e109909
+# %% ../nbs/04_analysis.ipynb #bcec49c4
 def robustness(
     model:nn.Module,  # any network
     split:Split,  # images to damage
     n:int=1000,  # how many of them
     seed:int=0,  # which ones
+    progress:bool=True,  # a bar?
 ):  # a dict for every damage and strength: damage, strength, right, n
     "How many answers are still right when the images are damaged a little"
     chosen = np.random.default_rng(seed).permutation(len(split))[:whole_number('n', n, 1)]
@@ -475,7 +476,7 @@ def robustness(
         damaged = replace(split, images=damaged.permute(0, 2, 3, 1).contiguous().numpy())
         return int(predict(model, damaged, progress=False).right.sum())
     rows = [dict(damage='none', strength=None, right=right(images), n=len(split))]
-    for name, (strengths, damage) in tqdm(damages().items(), leave=False):
+    for name, (strengths, damage) in tqdm(damages().items(), leave=False, disable=not progress):
         for s in strengths:
             rows.append(dict(damage=name, strength=s, right=right(damage(images, s)), n=len(split)))
     return rows
@@ -565,7 +566,7 @@ def plot_neighbours(preds, others, k=5):
             ax.set_title(others.classes[others.labels[i]], fontsize=8, fontweight='normal')
     return fig
 
-# %% ../nbs/04_analysis.ipynb #93b637db
+# %% ../nbs/04_analysis.ipynb #574c3e6c
 def read_picture(
     path,  # a picture file that Pillow can read
     side:int=32,  # of the square made of it, in pixels
@@ -579,7 +580,7 @@ def read_picture(
             warnings.simplefilter('error', Image.DecompressionBombWarning)
             with Image.open(path, formats=_formats()) as picture:
                 upright = _as_rgb(ImageOps.exif_transpose(picture))
-        return np.asarray(ImageOps.fit(upright, (side, side), Image.Resampling.LANCZOS))
+        return np.array(ImageOps.fit(upright, (side, side), Image.Resampling.LANCZOS))
     except DataError: raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         most = f'{Image.MAX_IMAGE_PIXELS/1e6:.0f} million'
@@ -612,7 +613,7 @@ def _formats():
 
 def _shown(name): return repr(str(name))[1:-1]  # without anything that a terminal would act on
 
-# %% ../nbs/04_analysis.ipynb #bc923b0c
+# %% ../nbs/04_analysis.ipynb #a8b0c5b4
 def write_report(
     record:dict,  # of the run: `run.record`, or from `load_record`
     model:nn.Module,  # its network
@@ -623,13 +624,13 @@ def write_report(
     "The run, its errors and where the network looked, as one page"
     if not len(data.test):
         raise ValueError(f'{data.name} has no test images here: there is nothing to report on')
-    preds = predict(model, data.test)
-    known = predict(model, data.train[:5*sample])
+    preds = predict(model, data.test, progress=False)
+    known = predict(model, data.train[:5*sample], progress=False)
     parts = _sections(record, preds, known, sample)
     made = {title: draw() for title, draw in tqdm(parts.items(), leave=False)}
     return write_whole(path, _page(record, preds, made).encode())
 
-# %% ../nbs/04_analysis.ipynb #01954356
+# %% ../nbs/04_analysis.ipynb #dc6e99b4
 def _sections(record, preds, known, sample):
     "What stands in a report: title → function that makes the HTML"
     wrong = preds[errors(preds, 5, 'confidence')]
@@ -640,7 +641,7 @@ def _sections(record, preds, known, sample):
         'Its worst errors': lambda: _errors(preds, order='loss'),
         'Errors at random, and where it looked': lambda: _errors(preds, n=8, order='random', cam=hasattr(preds.model, 'layer3')),
         'Confident errors: is the label right?': lambda: _errors(preds, order='confidence'),
-        'How much damage it bears': lambda: _figure(plot_robustness(robustness(preds.model, preds.split, sample)), f'Accuracy under damage, on {min(sample, len(preds)):,} test images; dashed, undamaged; bands are 95 % intervals'),
+        'How much damage it bears': lambda: _figure(plot_robustness(robustness(preds.model, preds.split, sample, progress=False)), f'Accuracy under damage, on {min(sample, len(preds)):,} test images; dashed, undamaged; bands are 95 % intervals'),
         'What the last layer sees': lambda: _seen(preds, known, wrong)}
 
 def _run(record):
