@@ -246,7 +246,7 @@ def loss_of(
                                        label_smoothing=label_smoothing)
     return loss + l1*sum(p.abs().sum() for p in model.parameters()) if l1 else loss
 
-# %% ../nbs/03_one_cycle.ipynb #df330e88
+# %% ../nbs/03_one_cycle.ipynb #fcea3ceb
 @torch.no_grad()
 def evaluate(
     model:nn.Module,  # gives logits
@@ -267,8 +267,9 @@ def evaluate(
             sums += torch.stack([nn.functional.cross_entropy(logits, y, reduction='sum'),
                                  (logits.argmax(1) == y).sum()])
     finally: model.train(was_training)
-    loss, right = (sums/max(len(batches.labels), 1)).tolist()
-    return loss, right
+    n = max(len(batches.labels), 1)
+    loss, right = sums.tolist()
+    return loss/n, right/n
 
 # %% ../nbs/03_one_cycle.ipynb #91efbc5f
 @dataclass(frozen=True, eq=False)
