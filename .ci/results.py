@@ -40,7 +40,7 @@ def demo(times=3):
     for _ in range(times):
         seconds.append(seconds_of(lambda: subprocess.run(['make', '-s', 'demo'], cwd=ROOT, check=True)))
         accs.append(json.loads((ROOT/'runs'/'demo'/'run.json').read_text(encoding='utf-8'))['test_acc'])
-    record = dict(data='digits', trained_on='cpu', rounds=times, seconds=seconds, test_acc=accs)
+    record = dict(data='digits', trained_on='cpu', rounds=times, demo_seconds=seconds, test_acc=accs)
     print(f'{min(seconds):.0f} to {max(seconds):.0f} s, test accuracy {accs}', save_record('demo', record), sep='\n')
 
 
