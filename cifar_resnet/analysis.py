@@ -659,7 +659,7 @@ def _settings(record):
             'trained': f"{record['seconds']:,.0f} s on {made.get('device', record['trained_on'])}, {made.get('date', '')}"}
     return '<table>' + ''.join(f'<tr><th>{_escaped(k)}</th><td>{_escaped(v)}</td></tr>' for k, v in rows.items()) + '</table>'
 
-# %% ../nbs/04_analysis.ipynb #2f120acb
+# %% ../nbs/04_analysis.ipynb #78cb5715
 def _escaped(value):
     text = ', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else str(value)
     return html.escape(text)
@@ -672,6 +672,7 @@ def _figure(fig, caption):
     picture = base64.b64encode(held.getvalue()).decode()
     return f'<figure><img alt="{_escaped(caption)}" src="data:image/png;base64,{picture}"><figcaption>{_escaped(caption)}</figcaption></figure>'
 
+# %% ../nbs/04_analysis.ipynb #1d29e462
 def _pairs(preds):
     rows = confused_pairs(preds)
     return _lines('\n'.join(f"{p['count']:>5} × {p['label']} taken for {p['said']} ({p['share']:.1%})" for p in rows)) if rows else ''

@@ -352,7 +352,7 @@ def cifar_predict(
     if cam: _draw_cams(preds, names, Path(cam).expanduser())
     if failed: sys.exit(1)
 
-# %% ../nbs/08_cli.ipynb #65c004a1
+# %% ../nbs/08_cli.ipynb #e60e12b4
 def _pictures(paths, notes):
     "(a split of those that could be read, {path: what was wrong} of the others)"
     import numpy as np
@@ -367,6 +367,7 @@ def _pictures(paths, notes):
     pixels = np.stack(read) if read else np.zeros((0, 32, 32, 3), np.uint8)
     return Split(pixels, np.zeros(len(read), int), np.arange(len(read)), tuple(notes['classes']), tuple(notes['mean']), tuple(notes['std'])), failed
 
+# %% ../nbs/08_cli.ipynb #b41bab5e
 def _as_json(preds, names, failed):
     found = [dict(file=name, answer=preds.classes[p.argmax()], probabilities=dict(zip(preds.classes, map(float, p)))) for name, p in zip(names, preds.probs)]
     return json.dumps(found + [dict(file=name, error=line) for name, line in failed.items()], indent=1)

@@ -24,7 +24,7 @@ from .lr_finder import Optim
 from .model import CustomResNet
 from .train import FitConfig, OneCycle, fit
 
-# %% ../nbs/05_recipes.ipynb #012a8a09
+# %% ../nbs/05_recipes.ipynb #8f0382ea
 @dataclass(frozen=True)
 class Crop:
     "Pad by some pixels, and cut 32 × 32 out of it again"
@@ -45,6 +45,7 @@ class Crop:
         if self.mode == 'wrap': return i % 32
         return torch.where(i.abs() > 31, 62 - i.abs(), i.abs())
 
+# %% ../nbs/05_recipes.ipynb #3087fe3a
 @dataclass(frozen=True)
 class Flip:
     "Mirror"
@@ -62,6 +63,7 @@ class Flip:
         cols = torch.where((kind % 2 == 1)[:, None], line.flip(1), line)
         return _pick(images, rows, cols)
 
+# %% ../nbs/05_recipes.ipynb #1dc12695
 @dataclass(frozen=True)
 class Cutout:
     "Paint a square"
@@ -79,7 +81,7 @@ class Cutout:
         inside = (row[:, :, None] & col[:, None, :])[..., None]
         return torch.where(inside, _colour(tuple(self.fill), images.device), images)
 
-# %% ../nbs/05_recipes.ipynb #003439fd
+# %% ../nbs/05_recipes.ipynb #b021ed94
 @dataclass(frozen=True)
 class ResizedCrop:
     "Cut out a rectangle of any size and enlarge it to 32 × 32"
@@ -112,6 +114,7 @@ class ResizedCrop:
         second = torch.minimum(first + 1, size[:, None] - 1)
         return (start[:, None] + first).long(), (start[:, None] + second).long(), place - first
 
+# %% ../nbs/05_recipes.ipynb #eca5ea61
 @dataclass(frozen=True)
 class Grey:
     "Take the colours away"
@@ -143,7 +146,7 @@ class Steps:
         for step in self.steps: images = step.apply(images, step.draw(len(images), dice))
         return images
 
-# %% ../nbs/05_recipes.ipynb #6d365f90
+# %% ../nbs/05_recipes.ipynb #7fc5a8b3
 @patch
 def twin(self:Crop):
     A, side = _albumentations(), 32 + 2*self.pad
@@ -164,6 +167,7 @@ def twin(self:Cutout):
     return [_albumentations().CoarseDropout(num_holes_range=(1, 1), hole_height_range=size,
                                             hole_width_range=size, fill=self.fill, p=self.p)]
 
+# %% ../nbs/05_recipes.ipynb #ef70ca43
 @patch
 def twin(self:ResizedCrop):
     return [_albumentations().RandomResizedCrop(size=(32, 32), scale=self.scale, ratio=self.ratio, p=self.p)]
@@ -218,7 +222,7 @@ class _Anew:
 
 def constant(lr, epochs=24): return Anew(lr, lr, epochs)
 
-# %% ../nbs/05_recipes.ipynb #87a70cae
+# %% ../nbs/05_recipes.ipynb #07eac4fd
 class OverlappingNet(nn.Module):
     "Pools over 4 × 4 in steps of 2, shortcuts that shrink as well, two 1 × 1 convolutions as head"
     def __init__(self,
@@ -239,6 +243,7 @@ class OverlappingNet(nn.Module):
         x = self.layer2(self.layer1x(x) + self.layer1res(x))
         return self.head(self.layer3x(x) + self.layer3res(x))
 
+# %% ../nbs/05_recipes.ipynb #14b0b7e0
 class SoftmaxNet(CustomResNet):
     "The fault of two of them: a softmax at the end, and a loss that takes the softmax again"
     def forward(self, x): return super().forward(x).softmax(1)
@@ -374,7 +379,7 @@ def recipes():
     makers = _eva8_s8, _eva6_s9, _eva8_resnetf, _era_s10, _era_utils, one_cycle
     return {recipe.name: recipe for recipe in (make() for make in makers)}
 
-# %% ../nbs/05_recipes.ipynb #1a89e54f
+# %% ../nbs/05_recipes.ipynb #d337f0ac
 def run_recipe(
     recipe,  # a `Recipe`, or its name
     data:ImageData,  # any data set
@@ -397,6 +402,7 @@ def run_recipe(
     schedule = shortened(recipe.driven or recipe.schedule, epochs)
     return fit(recipe.make(len(data.classes)), data, schedule, config, augment=recipe.augment, **kwargs)
 
+# %% ../nbs/05_recipes.ipynb #ce83aa15
 def shortened(schedule, epochs=None):
     "The same course of rates over another number of epochs"
     if epochs is None: return schedule
@@ -418,7 +424,7 @@ def single_faults():
         'annihilation': dict(schedule=replace(ours.schedule, final=ours.schedule.lr_min/1e4))}
     return {name: replace(ours, name=name.replace(' ', '-'), **change) for name, change in changes.items()}
 
-# %% ../nbs/05_recipes.ipynb #ff6fabcb
+# %% ../nbs/05_recipes.ipynb #1d5f20e2
 def recorded_runs(name, epochs=24):
     "The records of a recipe, over its seeds, of runs of that many epochs"
     short = '' if epochs == 24 else f'{epochs}ep-'
@@ -426,6 +432,7 @@ def recorded_runs(name, epochs=24):
     found = [load_record(n) for n in record_names() if wanted.fullmatch(n)]
     return [r for r in found if 'diverged' not in r]
 
+# %% ../nbs/05_recipes.ipynb #9737070f
 def accuracy_of(records):
     "Mean ± standard deviation (n)"
     if not records: return 'not run yet'

@@ -127,7 +127,7 @@ def time_limit(seconds):
         raise OutOfTime if over.is_set() else KeyboardInterrupt from None
     finally: done.set()
 
-# %% ../nbs/09_records.ipynb #03f79403
+# %% ../nbs/09_records.ipynb #d91b3c55
 def make_missing(
     kind:str,  # 'cpu' or 'gpu'
     seconds:float=0,  # stop in good order after so many; 0: when all is done
@@ -138,6 +138,7 @@ def make_missing(
     device = pick_device('cuda' if kind == 'gpu' else 'cpu')
     return make_all(missing(kind), data or get_data('cifar10'), device, seconds, **where)
 
+# %% ../nbs/09_records.ipynb #69765d1f
 def make_all(
     todo,  # planned runs
     data,  # from `get_data`

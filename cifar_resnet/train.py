@@ -358,7 +358,7 @@ def one_epoch(t, valid, bar):
     t.history.append(dict(epoch=t.epoch, lr=t.lr, train_loss=loss, train_acc=acc, valid_loss=valid_loss,
                           valid_acc=valid_acc, seconds=seconds, images_per_second=len(t.batches.labels)/seconds))
 
-# %% ../nbs/03_one_cycle.ipynb #81a97bd3
+# %% ../nbs/03_one_cycle.ipynb #f1cffb3e
 @contextmanager
 def fastest_convolutions():
     "On a GPU: try the ways to compute each convolution, and take the fastest (unless you want determinism)"
@@ -383,6 +383,7 @@ def own_folder(out):
         yield
     finally: lock.release()
 
+# %% ../nbs/03_one_cycle.ipynb #1bf2e862
 def keep_epoch(t, out):
     "The last checkpoint, and the best weights on the validation images"
     save_checkpoint(t, out/'last.pt')
