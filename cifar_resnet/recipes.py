@@ -63,16 +63,19 @@ class Flip:
         cols = torch.where((kind % 2 == 1)[:, None], line.flip(1), line)
         return _pick(images, rows, cols)
 
-# %% ../nbs/05_recipes.ipynb #1dc12695
+# %% ../nbs/05_recipes.ipynb #5a6b5c05
 @dataclass(frozen=True)
 class Cutout:
     "Paint a square"
     side: int=8  # in pixels
     p: float=1.  # probability
     fill: tuple=(125, 123, 114)  # its colour
+    whole: bool=True  # all of it inside? If not, its centre is anywhere, and what sticks out below or at the right is lost
 
     def draw(self, n, dice):
-        corner = torch.randint(0, 32 - self.side + 1, (n, 2), generator=dice, device=dice.device)
+        highest = 32 - self.side if self.whole else 32
+        corner = torch.randint(0, highest + 1, (n, 2), generator=dice, device=dice.device)
+        if not self.whole: corner = (corner - self.side//2).clamp(min=0)
         return torch.where(_chance(n, self.p, dice)[:, None], corner, 32)  # 32: outside, nothing is painted
 
     def apply(self, images, corner):
@@ -114,17 +117,20 @@ class ResizedCrop:
         second = torch.minimum(first + 1, size[:, None] - 1)
         return (start[:, None] + first).long(), (start[:, None] + second).long(), place - first
 
-# %% ../nbs/05_recipes.ipynb #eca5ea61
+# %% ../nbs/05_recipes.ipynb #1a2d8e29
 @dataclass(frozen=True)
 class Grey:
     "Take the colours away"
     p: float=1.  # probability
+    mean: tuple=(0., 0., 0.)  # of colours that were normalised before: what was subtracted from them, and
+    std: tuple=(1., 1., 1.)  # what they were divided by
 
     def draw(self, n, dice): return _chance(n, self.p, dice)
 
     def apply(self, images, grey):
-        weights = torch.tensor([.299, .587, .114], device=images.device)
-        value = (images.float() @ weights).round().to(images.dtype)[..., None]
+        weights, mean, std = (torch.tensor(v, device=images.device) for v in ((.299, .587, .114), self.mean, self.std))
+        value = ((images/255 - mean)/std @ weights)[..., None]*std + mean
+        value = (255*value).round().clamp(0, 255).to(images.dtype)
         return torch.where(grey[:, None, None, None], value, images)
 
 # %% ../nbs/05_recipes.ipynb #38e0054b
@@ -135,7 +141,7 @@ def _pick(images, rows, cols):
     which = torch.arange(len(images), device=images.device)
     return images[which[:, None, None], rows[:, :, None], cols[:, None, :]]
 
-# %% ../nbs/05_recipes.ipynb #0889dc4d
+# %% ../nbs/05_recipes.ipynb #83c6fdf1
 @dataclass(frozen=True)
 class Steps:
     "Augmentations one after the other, for a uint8 batch (N, 32, 32, 3)"
@@ -146,7 +152,11 @@ class Steps:
         for step in self.steps: images = step.apply(images, step.draw(len(images), dice))
         return images
 
-# %% ../nbs/05_recipes.ipynb #7fc5a8b3
+    def swap(self, fixes):
+        "With other steps in the place of some"
+        return Steps(tuple(fixes.get(step, step) for step in self.steps))
+
+# %% ../nbs/05_recipes.ipynb #cbb0c02c
 @patch
 def twin(self:Crop):
     A, side = _albumentations(), 32 + 2*self.pad
@@ -163,17 +173,24 @@ def twin(self:Flip):
 
 @patch
 def twin(self:Cutout):
-    size = (self.side, self.side)
-    return [_albumentations().CoarseDropout(num_holes_range=(1, 1), hole_height_range=size,
-                                            hole_width_range=size, fill=self.fill, p=self.p)]
+    A, size, wide = _albumentations(), (self.side, self.side), 32 + self.side//2
+    paint = A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=size, hole_width_range=size,
+                            fill=self.fill, p=self.p)
+    if self.whole: return [paint]
+    return [A.PadIfNeeded(min_height=wide, min_width=wide, position='top_left'), paint,
+            A.Crop(x_max=32, y_max=32)]
 
-# %% ../nbs/05_recipes.ipynb #ef70ca43
+# %% ../nbs/05_recipes.ipynb #0fabeb4f
 @patch
 def twin(self:ResizedCrop):
     return [_albumentations().RandomResizedCrop(size=(32, 32), scale=self.scale, ratio=self.ratio, p=self.p)]
 
 @patch
-def twin(self:Grey): return [_albumentations().ToGray(p=self.p)]
+def twin(self:Grey):
+    A, back = _albumentations(), [1/s for s in self.std]
+    if self == Grey(self.p): return [A.ToGray(p=self.p)]
+    return [A.Normalize(self.mean, self.std), A.ToGray(p=self.p),
+            A.Normalize([-m/s for m, s in zip(self.mean, self.std)], back, max_pixel_value=1), A.FromFloat(dtype='uint8')]
 
 @patch
 def twin(self:Steps):
@@ -259,7 +276,7 @@ def _shrinking(ni, no):
     "3 × 3 without padding, then 2 × 2 in steps of 2"
     return nn.Sequential(_part(nn.Conv2d(ni, no, 3), 1), _part(nn.Conv2d(no, no, 2, 2), 1))
 
-# %% ../nbs/05_recipes.ipynb #58a5141e
+# %% ../nbs/05_recipes.ipynb #13996017
 @dataclass(frozen=True)
 class Recipe:
     "All that one run is made of"
@@ -277,7 +294,9 @@ class Recipe:
     std: tuple=CIFAR10_STD  # divided by
     published: float|None=None  # test accuracy
     params: int|None=None  # of the published network
-    faults: dict=field(default_factory=dict)  # what is wrong with it → what to replace to mend it
+    faults: dict=field(default_factory=dict)  # what is wrong with it → fields, or steps of `augment`, that mend it
+    look: str='chapter 01'  # the network in words
+    lesson: str=''  # what there is to learn from it
 
     def make(self, classes=10):
         "The network, with fresh weights"
@@ -288,90 +307,122 @@ class Recipe:
 
     def lr_at(self, step, per_epoch=98):
         "The rate of step `step` (from 0); one past the last is what a log prints at the very end"
-        return _rates(self.schedule, per_epoch)[step]
+        return _course(self.schedule, per_epoch)[step][0]
 
-    def mended(self):
-        "The same without its faults"
-        fixes = {k: v for fix in self.faults.values() for k, v in fix.items()}
-        return replace(self, name=f'{self.name}-mended', faults={}, **fixes)
+    def momentum_at(self, step, per_epoch=98):
+        "The momentum of that step (Adam's first beta)"
+        return _course(self.schedule, per_epoch)[step][1]
 
-# %% ../nbs/05_recipes.ipynb #61540b44
+# %% ../nbs/05_recipes.ipynb #baadde57
+@patch
+def mended(self:Recipe, *names):  # of faults; all of them when none is given
+    "The same without its faults"
+    if unknown := set(names) - set(self.faults):
+        raise ValueError(f'{self.name} has no fault {", ".join(map(repr, sorted(unknown)))}: choose from {", ".join(self.faults)}')
+    fields, augment = {}, self.augment
+    for name in names or self.faults:
+        fix = dict(self.faults[name])
+        augment = augment.swap(fix.pop('swap', {}))
+        fields |= fix
+    left = {name: fix for name, fix in self.faults.items() if names and name not in names}
+    mark = '-without-' + '-'.join(names).replace(' ', '-') if left else '-mended'
+    return replace(self, name=self.name + mark, faults=left, augment=augment, **fields)
+
+# %% ../nbs/05_recipes.ipynb #210d4e3a
 @cache
-def _rates(schedule, per_epoch):
+def _course(schedule, per_epoch):
+    "(learning rate, momentum) of every step, and one past the last"
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1, momentum=.9)
-    cycle, seen = schedule.attach(optimizer, per_epoch), []
+    cycle, group, seen = schedule.attach(optimizer, per_epoch), optimizer.param_groups[0], []
     for _ in range(schedule.epochs*per_epoch):
-        seen.append(optimizer.param_groups[0]['lr'])
+        seen.append((group['lr'], group['momentum']))
         optimizer.step()
         cycle.step()
-    return (*seen, optimizer.param_groups[0]['lr'])
+    return (*seen, (group['lr'], group['momentum']))
 
 def _colours(*shares): return tuple(round(255*s) for s in shares)
 
+def _later(values, mean, std):
+    "The colour that these values have in the picture when they are painted into a normalised one"
+    return _colours(*(m + v*s for v, m, s in zip(values, mean, std)))
+
 MEAN_COLOUR, BLACK = _colours(*CIFAR10_MEAN), (0, 0, 0)
 
-# %% ../nbs/05_recipes.ipynb #18f8bb8c
+# %% ../nbs/05_recipes.ipynb #6150e03f
 PLAIN_SGD = Optim('sgd', .9, weight_decay=0., nesterov=False)
 
 def _eva8_s8():
     cycle = .040031316333168206, 5/24, 6500
     return Recipe(
-        'eva8_s8', 'ojhajayant/EVA8, session 8', published=.8923, params=6_573_120,
+        'eva8_s8', 'ojhajayant/EVA8, session 8', published=.8923, params=6_573_120, look='chapter 01, softmax at its end',
+        lesson='The loss wants logits. After a second softmax it cannot fall below 1.46, and hardly pulls.',
         body=SoftmaxNet, optim=PLAIN_SGD, l1=2.5e-5, schedule=published(*cycle, 6500),
         augment=Steps((Crop(4, 'wrap'), Flip(.45), Cutout(8, .65, MEAN_COLOUR))),
         faults={'softmax before the loss': dict(body=CustomResNet),
                 'annihilation': dict(schedule=published(*cycle, 1))})
 
-# %% ../nbs/05_recipes.ipynb #443ca9c9
+# %% ../nbs/05_recipes.ipynb #79e4c23a
 def _eva6_s9():
     mean, std = (.4675, .4599, .4236), (.2901, .2874, .2917)
-    # The mean as a colour of the normalised image, which makes it a lighter one:
-    lighter = _colours(*(m + m*s for m, s in zip(mean, std)))
-    sideways = Steps((Crop(2, p=.5), Flip(.5), Cutout(8, .5, _colours(*mean))))
+    turned, square = Flip(.5, upside_down=True), Cutout(8, .5, _later(mean, mean, std))
     return Recipe(
-        'eva6_s9', 'Gilf641/EVA-6, S9', published=.8516, params=4_058_122,
+        'eva6_s9', 'Gilf641/EVA-6, S9', published=.8516, params=4_058_122, look='overlapping pools, shortcuts that shrink',
+        lesson='Print the rate of the optimizer that takes the steps: this schedule turned one that nobody used.',
         body=OverlappingNet, optim=PLAIN_SGD, mean=mean, std=std,
         schedule=published(.2, .3, 25, 1e4, 'cos'), driven=constant(.01),
-        augment=Steps((Crop(2, p=.5), Flip(.5, upside_down=True), Cutout(8, .5, lighter))),
+        augment=Steps((Crop(2, p=.5), turned, square)),
         faults={'optimizer made anew each epoch': dict(driven=None),
-                'vertical flips': dict(augment=sideways)})
+                'vertical flips': dict(swap={turned: Flip(.5)}),
+                'normalise before cutout': dict(swap={square: replace(square, fill=_colours(*mean))})})
 
-# %% ../nbs/05_recipes.ipynb #a8dc7f86
+# %% ../nbs/05_recipes.ipynb #cedb8abc
 def _eva8_resnetf():
     grey, half = (127, 127, 127), (.5, .5, .5)
     return Recipe(
         'eva8_resnetf', 'gremlin97/EVA-8, S8', published=.87, params=6_575_370,
+        look='ReLU before batch norm, biases, dropout, softmax at its end',
+        lesson='Look at what the transforms make: a crop of 32 out of 32 changes nothing, and the flip was not there.',
         body=SoftmaxNet, network=dict(order='conv pool act norm', bias=True, head_bias=True),
         drop_last=.1, optim=PLAIN_SGD, schedule=published(.14820207057988574, .2, 10, 50),
-        mean=half, std=half, augment=Steps((Cutout(16, .5, grey),)),
+        mean=half, std=half, augment=Steps((Crop(0), Flip(0.), Cutout(16, .5, grey, whole=False))),
         faults={'softmax before the loss': dict(body=CustomResNet),
-                'no crop, no flip': dict(augment=Steps((Crop(4), Flip(.5), Cutout(8, .5, grey))))})
+                'crop without padding': dict(swap={Crop(0): Crop(4)}),
+                'flip stated, not done': dict(swap={Flip(0.): Flip(.5)})})
 
-# %% ../nbs/05_recipes.ipynb #377931b1
+# %% ../nbs/05_recipes.ipynb #fee70964
 def _era_s10():
-    moved, drop = (ResizedCrop(.2), Flip(.2)), dict(drop=.02)
+    drop, square, cycle = dict(drop=.02), Cutout(8, .5, BLACK), (.0465, 5/24, 2000)
     return Recipe(
         'era_s10', 'jyanivaddi/ERA_V1, session 10', published=.9031, params=6_573_120,
+        look='convolutions that reflect, dropout everywhere',
+        lesson='Units: a colour of 0.49 is a grey on a scale to 1, and black on a scale to 255.',
         network=dict(padding_mode='reflect', drop=.05, stages=dict(prep=drop, layer2=drop)),
-        optim=Optim('adam', .9, weight_decay=1e-4), schedule=published(.0465, 5/24, 2000, 100),
+        optim=Optim('adam', .9, weight_decay=1e-4), schedule=published(*cycle, 100),
         mean=(.491, .482, .447), std=(.247, .244, .262),
-        augment=Steps((*moved, Cutout(8, .5, BLACK))),
-        faults={'cutout fill black': dict(augment=Steps((*moved, Cutout(8, .5, MEAN_COLOUR))))})
+        augment=Steps((ResizedCrop(.2), Flip(.2), square)),
+        faults={'cutout fill black': dict(swap={square: replace(square, fill=MEAN_COLOUR)}),
+                'annihilation': dict(schedule=published(*cycle, 1))})
 
-# %% ../nbs/05_recipes.ipynb #fc87e769
+# %% ../nbs/05_recipes.ipynb #bd24b29d
 def _era_utils():
-    first, cycle = dict(order='conv act norm drop', drop=.01), (.026561, 5/24, 25)
+    first, cycle = dict(order='conv act norm drop', drop=.01), (.02656087782946686, 5/24, 25)
+    mean, std = CIFAR10_MEAN, CIFAR10_STD
+    square, grey = Cutout(8, .5, _later(mean, mean, std), whole=False), Grey(.15, mean, std)
     return Recipe(
         'era_utils', 'prarthanats/ERA, S10', published=.9233, params=6_573_130,
+        look='ReLU before batch norm in `prep`, and dropout there',
+        lesson='Nothing wrong with its loss or its rate: the best of the five.',
         network=dict(head_bias=True, stages=dict(prep=first)),
         optim=Optim('adam', .9, weight_decay=0.), schedule=published(*cycle, 1e4, 'cos'),
-        augment=Steps((Crop(2), Flip(.2), Cutout(8, .5, MEAN_COLOUR), Grey(.15))),
-        faults={'annihilation': dict(schedule=published(*cycle, 1, 'cos'))})
+        augment=Steps((Crop(2), Flip(.2), square, grey)),
+        faults={'normalise before cutout': dict(swap={square: replace(square, fill=MEAN_COLOUR), grey: Grey(.15)}),
+                'annihilation': dict(schedule=published(*cycle, 1, 'cos'))})
 
-# %% ../nbs/05_recipes.ipynb #8d952eec
+# %% ../nbs/05_recipes.ipynb #b8e49286
 def one_cycle():
     "This course's own: chapter 03"
-    return Recipe('one_cycle', 'chapter 03', params=6_573_120, network=dict(logit_scale=.125),
+    return Recipe('one_cycle', 'chapter 03', params=6_573_120, network=dict(logit_scale=.125), look='chapter 01, logits × 0.125',
+                  lesson='The assignment as it was set.',
                   schedule=OneCycle(.0017, .39), augment=BatchAugment())
 
 def recipes():
@@ -408,11 +459,11 @@ def shortened(schedule, epochs=None):
     if epochs is None: return schedule
     return replace(schedule, epochs=epochs, peak_epoch=schedule.peak_epoch*epochs/schedule.epochs)
 
-# %% ../nbs/05_recipes.ipynb #986cbc4b
+# %% ../nbs/05_recipes.ipynb #5ffb8081
 def single_faults():
     "The course's recipe, each with one of the faults"
     ours, cutout = one_cycle(), Cutout(8, 1., MEAN_COLOUR)
-    lighter = _colours(*(m + m*s for m, s in zip(CIFAR10_MEAN, CIFAR10_STD)))  # as in eva6_s9
+    lighter = _later(CIFAR10_MEAN, CIFAR10_MEAN, CIFAR10_STD)
     def with_steps(*steps): return dict(augment=Steps(steps))
     changes = {
         'softmax before the loss': dict(body=SoftmaxNet),
