@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/index.ipynb #bc809fd9
-from . import analysis, data, lr_finder, model, train
+# %% ../nbs/index.ipynb #454d2f3a
+from . import analysis, data, lr_finder, model, recipes as _recipes, train
 from .analysis import *
 from .data import *
 from .lr_finder import *
 from .model import *
+from .recipes import *
 from .train import *
 
-__all__ = data.__all__ + model.__all__ + lr_finder.__all__ + train.__all__ + analysis.__all__
+__all__ = data.__all__ + model.__all__ + lr_finder.__all__ + train.__all__ + analysis.__all__ + _recipes.__all__

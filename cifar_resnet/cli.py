@@ -392,13 +392,14 @@ def _draw_cams(preds, names, folder):
         Image.fromarray(overlay(image, heat, 256)).save(held, 'PNG')
         write_whole(file, held.getvalue())
 
-# %% ../nbs/08_cli.ipynb #9f521156
+# %% ../nbs/08_cli.ipynb #160dc1a0
 @command
 def cifar_recipes(
     only:str=None,  # their names, separated by commas; all of them when not given
     epochs:int=24,  # how often every image is seen
     seeds:int=3,  # how many runs of each
-    mended:bool=False,  # without their faults?
+    mended:bool=False,  # those without their faults too?
+    faults:bool=False,  # the course's own with one fault at a time too?
     data:str='cifar10',  # cifar10 or digits
     root:str=None,  # folder with the data; looked for, and fetched, when not given
     device:str=None,  # cpu, cuda, cuda:1, mps; the best there is when not given
@@ -408,14 +409,12 @@ def cifar_recipes(
     from cifar_resnet.data import _writable, get_data, whole_number
     from cifar_resnet.lr_finder import pick_device
     from cifar_resnet.records import make_all, recipe_runs
-    from cifar_resnet.recipes import recipes
-    known = recipes()
-    names = list(known) if only is None else [name.strip() for name in only.split(',')]
-    for name in names:
-        if name not in known: raise ValueError(f'--only {name}: choose from {", ".join(known)}')
+    from cifar_resnet.recipes import recipes, recipes_named, single_faults
+    chosen = list(recipes().values()) if only is None else recipes_named(*(name.strip() for name in only.split(',')))
+    if mended: chosen += [r.mended() for r in chosen if r.faults]
+    if faults: chosen += single_faults().values()
     whole_number('epochs', epochs, 1), whole_number('seeds', seeds, 1)
     fill_in(data)
     where, folder = pick_device(device), _writable(Path(out).expanduser())
-    chosen = [known[name].mended() if mended else known[name] for name in names]
     todo = [p for p in recipe_runs(chosen, range(seeds), epochs, data) if not (folder/f'{p.name}.json').exists()]
     make_all(todo, get_data(data, root=root), where, results=folder)

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['MEAN_COLOUR', 'BLACK', 'PLAIN_SGD', 'Crop', 'Flip', 'Cutout', 'ResizedCrop', 'Grey', 'Steps', 'PublishedCycle',
-           'published', 'Anew', 'constant', 'OverlappingNet', 'SoftmaxNet', 'Recipe', 'one_cycle', 'recipes',
-           'run_recipe', 'shortened', 'single_faults', 'recorded_runs', 'accuracy_of', 'comparison']
+           'published_cycle', 'Anew', 'constant_rate', 'OverlappingNet', 'SoftmaxNet', 'Recipe', 'one_cycle', 'recipes',
+           'run_recipe', 'recipes_named', 'shortened', 'recorded_runs', 'accuracy_of', 'in_words', 'systems_table',
+           'short_table', 'plot_accuracies', 'single_faults', 'interval', 'fault_runs', 'fault_cost', 'cost_lines',
+           'plot_costs']
 
-# %% ../nbs/05_recipes.ipynb #934fad4e
+# %% ../nbs/05_recipes.ipynb #e9b406bc
 import math, re
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -18,11 +20,12 @@ from fastcore.basics import patch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from .data import (CIFAR10_MEAN, CIFAR10_STD, BatchAugment, ImageData, _albumentations, _colour,
-                               load_record, record_names, whole_number)
+from .data import (CIFAR10_MEAN, CIFAR10_STD, BatchAugment, ImageData,
+                               _albumentations, _colour, load_record, record_names, styled,
+                               whole_number)
 from .lr_finder import Optim
 from .model import CustomResNet
-from .train import FitConfig, OneCycle, fit
+from .train import FitConfig, OneCycle, fit, walk
 
 # %% ../nbs/05_recipes.ipynb #8f0382ea
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Crop:
         if self.mode == 'wrap': return i % 32
         return torch.where(i.abs() > 31, 62 - i.abs(), i.abs())
 
-# %% ../nbs/05_recipes.ipynb #3087fe3a
+# %% ../nbs/05_recipes.ipynb #d4e9ff93
 @dataclass(frozen=True)
 class Flip:
     "Mirror"
@@ -55,7 +58,8 @@ class Flip:
     def draw(self, n, dice):
         # 0: not at all, 1: sideways, 2: upside down, 3: both
         kinds = 3 if self.upside_down else 1
-        return torch.randint(1, kinds + 1, (n,), generator=dice, device=dice.device)*_chance(n, self.p, dice)
+        kind = torch.randint(1, kinds + 1, (n,), generator=dice, device=dice.device)
+        return kind*_chance(n, self.p, dice)
 
     def apply(self, images, kind):
         line = torch.arange(32, device=images.device).expand(len(images), 32)
@@ -63,28 +67,30 @@ class Flip:
         cols = torch.where((kind % 2 == 1)[:, None], line.flip(1), line)
         return _pick(images, rows, cols)
 
-# %% ../nbs/05_recipes.ipynb #5a6b5c05
+# %% ../nbs/05_recipes.ipynb #871b31f4
 @dataclass(frozen=True)
 class Cutout:
     "Paint a square"
     side: int=8  # in pixels
     p: float=1.  # probability
     fill: tuple=(125, 123, 114)  # its colour
-    whole: bool=True  # all of it inside? If not, its centre is anywhere, and what sticks out below or at the right is lost
+    whole: bool=True  # all of it inside? If not, what sticks out below or at the right is lost
 
     def draw(self, n, dice):
         highest = 32 - self.side if self.whole else 32
         corner = torch.randint(0, highest + 1, (n, 2), generator=dice, device=dice.device)
         if not self.whole: corner = (corner - self.side//2).clamp(min=0)
-        return torch.where(_chance(n, self.p, dice)[:, None], corner, 32)  # 32: outside, nothing is painted
+        nowhere = 32  # outside, nothing is painted
+        return torch.where(_chance(n, self.p, dice)[:, None], corner, nowhere)
 
     def apply(self, images, corner):
         line = torch.arange(32, device=images.device)
-        row, col = ((line >= start) & (line < start + self.side) for start in (corner[:, :1], corner[:, 1:]))
+        row, col = ((line >= start) & (line < start + self.side)
+                    for start in (corner[:, :1], corner[:, 1:]))
         inside = (row[:, :, None] & col[:, None, :])[..., None]
         return torch.where(inside, _colour(tuple(self.fill), images.device), images)
 
-# %% ../nbs/05_recipes.ipynb #b021ed94
+# %% ../nbs/05_recipes.ipynb #6dabd7c9
 @dataclass(frozen=True)
 class ResizedCrop:
     "Cut out a rectangle of any size and enlarge it to 32 × 32"
@@ -96,7 +102,8 @@ class ResizedCrop:
         def between(low, high):
             return low + (high - low)*torch.rand(n, 10, generator=dice, device=dice.device)
         area, ratio = 1024*between(*self.scale), between(*map(math.log, self.ratio)).exp()
-        sizes = torch.stack([(area/ratio).sqrt(), (area*ratio).sqrt()], -1).round()  # ten tries each
+        # ten tries for each image; the first that fits is taken
+        sizes = torch.stack([(area/ratio).sqrt(), (area*ratio).sqrt()], -1).round()
         first = (sizes <= 32).all(-1).int().argmax(1)
         size = sizes[torch.arange(n, device=dice.device), first].clamp(1, 32)
         corner = (torch.rand(n, 2, generator=dice, device=dice.device)*(33 - size)).floor()
@@ -117,18 +124,19 @@ class ResizedCrop:
         second = torch.minimum(first + 1, size[:, None] - 1)
         return (start[:, None] + first).long(), (start[:, None] + second).long(), place - first
 
-# %% ../nbs/05_recipes.ipynb #1a2d8e29
+# %% ../nbs/05_recipes.ipynb #2a242f94
 @dataclass(frozen=True)
 class Grey:
     "Take the colours away"
     p: float=1.  # probability
-    mean: tuple=(0., 0., 0.)  # of colours that were normalised before: what was subtracted from them, and
+    mean: tuple=(0., 0., 0.)  # if colours were normalised before: what was subtracted, and
     std: tuple=(1., 1., 1.)  # what they were divided by
 
     def draw(self, n, dice): return _chance(n, self.p, dice)
 
     def apply(self, images, grey):
-        weights, mean, std = (torch.tensor(v, device=images.device) for v in ((.299, .587, .114), self.mean, self.std))
+        weights, mean, std = (torch.tensor(v, device=images.device)
+                              for v in ((.299, .587, .114), self.mean, self.std))
         value = ((images/255 - mean)/std @ weights)[..., None]*std + mean
         value = (255*value).round().clamp(0, 255).to(images.dtype)
         return torch.where(grey[:, None, None, None], value, images)
@@ -180,24 +188,26 @@ def twin(self:Cutout):
     return [A.PadIfNeeded(min_height=wide, min_width=wide, position='top_left'), paint,
             A.Crop(x_max=32, y_max=32)]
 
-# %% ../nbs/05_recipes.ipynb #0fabeb4f
+# %% ../nbs/05_recipes.ipynb #32a39673
 @patch
 def twin(self:ResizedCrop):
-    return [_albumentations().RandomResizedCrop(size=(32, 32), scale=self.scale, ratio=self.ratio, p=self.p)]
+    A = _albumentations()
+    return [A.RandomResizedCrop(size=(32, 32), scale=self.scale, ratio=self.ratio, p=self.p)]
 
 @patch
 def twin(self:Grey):
-    A, back = _albumentations(), [1/s for s in self.std]
+    A = _albumentations()
     if self == Grey(self.p): return [A.ToGray(p=self.p)]
+    back = dict(mean=[-m/s for m, s in zip(self.mean, self.std)], std=[1/s for s in self.std])
     return [A.Normalize(self.mean, self.std), A.ToGray(p=self.p),
-            A.Normalize([-m/s for m, s in zip(self.mean, self.std)], back, max_pixel_value=1), A.FromFloat(dtype='uint8')]
+            A.Normalize(**back, max_pixel_value=1), A.FromFloat(dtype='uint8')]
 
 @patch
 def twin(self:Steps):
     "The same in albumentations"
     return _albumentations().Compose([t for step in self.steps for t in step.twin()])
 
-# %% ../nbs/05_recipes.ipynb #1a0faf3b
+# %% ../nbs/05_recipes.ipynb #64f63b46
 @dataclass(frozen=True)
 class PublishedCycle(OneCycle):
     "One cycle by the arguments of torch's OneCycleLR"
@@ -207,16 +217,17 @@ class PublishedCycle(OneCycle):
 
     def attach(self, optimizer, per_epoch):
         low, high = self.momentum
-        return OneCycleLR(optimizer, self.lr_max, total_steps=self.epochs*per_epoch, pct_start=self.pct,
-                          anneal_strategy=self.anneal, div_factor=self.div, final_div_factor=self.final_div,
-                          base_momentum=low, max_momentum=high)
+        return OneCycleLR(
+            optimizer, self.lr_max, total_steps=self.epochs*per_epoch, pct_start=self.pct,
+            anneal_strategy=self.anneal, div_factor=self.div, final_div_factor=self.final_div,
+            base_momentum=low, max_momentum=high)
 
-def published(lr_max, pct, div, final_div, anneal='linear', epochs=24):
+def published_cycle(lr_max, pct, div, final_div, anneal='linear', epochs=24):
     low = lr_max/div
     return PublishedCycle(low, lr_max, epochs, pct*epochs, anneal, final=low/final_div,
                           pct=pct, div=div, final_div=final_div)
 
-# %% ../nbs/05_recipes.ipynb #6f923a8a
+# %% ../nbs/05_recipes.ipynb #3e6be38e
 @dataclass(frozen=True)
 class Anew(OneCycle):
     "A constant rate, and every epoch a new optimizer"
@@ -237,11 +248,11 @@ class _Anew:
     def state_dict(self): return dict(steps=self.steps)
     def load_state_dict(self, state): self.steps = state['steps']
 
-def constant(lr, epochs=24): return Anew(lr, lr, epochs)
+def constant_rate(lr, epochs=24): return Anew(lr, lr, epochs)
 
-# %% ../nbs/05_recipes.ipynb #07eac4fd
+# %% ../nbs/05_recipes.ipynb #d3bcd7da
 class OverlappingNet(nn.Module):
-    "Pools over 4 × 4 in steps of 2, shortcuts that shrink as well, two 1 × 1 convolutions as head"
+    "Pools over 4 × 4 in steps of 2, shortcuts that shrink as well, 1 × 1 convolutions as head"
     def __init__(self,
         width:int=64,  # channels of the first layer
         classes:int=10,  # how many to tell apart
@@ -252,8 +263,8 @@ class OverlappingNet(nn.Module):
         self.layer1x, self.layer1res = _down(w, 2*w), _shrinking(w, 2*w)
         self.layer2 = _down(2*w, 4*w)
         self.layer3x, self.layer3res = _down(4*w, 8*w), _shrinking(4*w, 8*w)
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv(8*w, 4*w, 1), conv(4*w, classes, 1),
-                                  nn.Flatten())
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv(8*w, 4*w, 1),
+                                  conv(4*w, classes, 1), nn.Flatten())
 
     def forward(self, x):
         x = self.prep(x)
@@ -276,7 +287,7 @@ def _shrinking(ni, no):
     "3 × 3 without padding, then 2 × 2 in steps of 2"
     return nn.Sequential(_part(nn.Conv2d(ni, no, 3), 1), _part(nn.Conv2d(no, no, 2, 2), 1))
 
-# %% ../nbs/05_recipes.ipynb #13996017
+# %% ../nbs/05_recipes.ipynb #bbc4bd4a
 @dataclass(frozen=True)
 class Recipe:
     "All that one run is made of"
@@ -294,7 +305,7 @@ class Recipe:
     std: tuple=CIFAR10_STD  # divided by
     published: float|None=None  # test accuracy
     params: int|None=None  # of the published network
-    faults: dict=field(default_factory=dict)  # what is wrong with it → fields, or steps of `augment`, that mend it
+    faults: dict=field(default_factory=dict)  # what is wrong → fields, or steps, that mend it
     look: str='chapter 01'  # the network in words
     lesson: str=''  # what there is to learn from it
 
@@ -306,39 +317,31 @@ class Recipe:
         return model
 
     def lr_at(self, step, per_epoch=98):
-        "The rate of step `step` (from 0); one past the last is what a log prints at the very end"
-        return _course(self.schedule, per_epoch)[step][0]
+        "The rate of a step (from 0); one past the last is what a log prints at the very end"
+        return float(_course(self.schedule, per_epoch)[0][step])
 
     def momentum_at(self, step, per_epoch=98):
-        "The momentum of that step (Adam's first beta)"
-        return _course(self.schedule, per_epoch)[step][1]
+        "The momentum of that step; for Adam, its first beta"
+        return float(_course(self.schedule, per_epoch)[1][step])
 
-# %% ../nbs/05_recipes.ipynb #baadde57
+# %% ../nbs/05_recipes.ipynb #84fea65a
 @patch
 def mended(self:Recipe, *names):  # of faults; all of them when none is given
     "The same without its faults"
-    if unknown := set(names) - set(self.faults):
-        raise ValueError(f'{self.name} has no fault {", ".join(map(repr, sorted(unknown)))}: choose from {", ".join(self.faults)}')
+    for name in set(names) - set(self.faults):
+        raise ValueError(f'{self.name} has no fault {name!r}: choose from {", ".join(self.faults)}')
     fields, augment = {}, self.augment
     for name in names or self.faults:
         fix = dict(self.faults[name])
         augment = augment.swap(fix.pop('swap', {}))
         fields |= fix
-    left = {name: fix for name, fix in self.faults.items() if names and name not in names}
+    left = {n: fix for n, fix in self.faults.items() if names and n not in names}
     mark = '-without-' + '-'.join(names).replace(' ', '-') if left else '-mended'
     return replace(self, name=self.name + mark, faults=left, augment=augment, **fields)
 
-# %% ../nbs/05_recipes.ipynb #210d4e3a
+# %% ../nbs/05_recipes.ipynb #1cadad8d
 @cache
-def _course(schedule, per_epoch):
-    "(learning rate, momentum) of every step, and one past the last"
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1, momentum=.9)
-    cycle, group, seen = schedule.attach(optimizer, per_epoch), optimizer.param_groups[0], []
-    for _ in range(schedule.epochs*per_epoch):
-        seen.append((group['lr'], group['momentum']))
-        optimizer.step()
-        cycle.step()
-    return (*seen, (group['lr'], group['momentum']))
+def _course(schedule, per_epoch): return walk(schedule, per_epoch, past_end=1)
 
 def _colours(*shares): return tuple(round(255*s) for s in shares)
 
@@ -348,7 +351,7 @@ def _later(values, mean, std):
 
 MEAN_COLOUR, BLACK = _colours(*CIFAR10_MEAN), (0, 0, 0)
 
-# %% ../nbs/05_recipes.ipynb #6150e03f
+# %% ../nbs/05_recipes.ipynb #6fc7b390
 PLAIN_SGD = Optim('sgd', .9, weight_decay=0., nesterov=False)
 
 def _eva8_s8():
@@ -356,26 +359,27 @@ def _eva8_s8():
     return Recipe(
         'eva8_s8', 'ojhajayant/EVA8, session 8', published=.8923, params=6_573_120, look='chapter 01, softmax at its end',
         lesson='The loss wants logits. After a second softmax it cannot fall below 1.46, and hardly pulls.',
-        body=SoftmaxNet, optim=PLAIN_SGD, l1=2.5e-5, schedule=published(*cycle, 6500),
+        body=SoftmaxNet, optim=PLAIN_SGD, l1=2.5e-5, schedule=published_cycle(*cycle, 6500),
         augment=Steps((Crop(4, 'wrap'), Flip(.45), Cutout(8, .65, MEAN_COLOUR))),
         faults={'softmax before the loss': dict(body=CustomResNet),
-                'annihilation': dict(schedule=published(*cycle, 1))})
+                'annihilation': dict(schedule=published_cycle(*cycle, 1))})
 
-# %% ../nbs/05_recipes.ipynb #79e4c23a
+# %% ../nbs/05_recipes.ipynb #725ff69f
 def _eva6_s9():
     mean, std = (.4675, .4599, .4236), (.2901, .2874, .2917)
-    turned, square = Flip(.5, upside_down=True), Cutout(8, .5, _later(mean, mean, std))
+    cycle, turned, square = (.2, .3, 25), Flip(.5, upside_down=True), Cutout(8, .5, _later(mean, mean, std))
     return Recipe(
         'eva6_s9', 'Gilf641/EVA-6, S9', published=.8516, params=4_058_122, look='overlapping pools, shortcuts that shrink',
         lesson='Print the rate of the optimizer that takes the steps: this schedule turned one that nobody used.',
         body=OverlappingNet, optim=PLAIN_SGD, mean=mean, std=std,
-        schedule=published(.2, .3, 25, 1e4, 'cos'), driven=constant(.01),
+        schedule=published_cycle(*cycle, 1e4, 'cos'), driven=constant_rate(.01),
         augment=Steps((Crop(2, p=.5), turned, square)),
         faults={'optimizer made anew each epoch': dict(driven=None),
                 'vertical flips': dict(swap={turned: Flip(.5)}),
-                'normalise before cutout': dict(swap={square: replace(square, fill=_colours(*mean))})})
+                'normalise before cutout': dict(swap={square: replace(square, fill=_colours(*mean))}),
+                'annihilation': dict(schedule=published_cycle(*cycle, 1, 'cos'))})
 
-# %% ../nbs/05_recipes.ipynb #cedb8abc
+# %% ../nbs/05_recipes.ipynb #c46e584b
 def _eva8_resnetf():
     grey, half = (127, 127, 127), (.5, .5, .5)
     return Recipe(
@@ -383,13 +387,13 @@ def _eva8_resnetf():
         look='ReLU before batch norm, biases, dropout, softmax at its end',
         lesson='Look at what the transforms make: a crop of 32 out of 32 changes nothing, and the flip was not there.',
         body=SoftmaxNet, network=dict(order='conv pool act norm', bias=True, head_bias=True),
-        drop_last=.1, optim=PLAIN_SGD, schedule=published(.14820207057988574, .2, 10, 50),
+        drop_last=.1, optim=PLAIN_SGD, schedule=published_cycle(.14820207057988574, .2, 10, 50),
         mean=half, std=half, augment=Steps((Crop(0), Flip(0.), Cutout(16, .5, grey, whole=False))),
         faults={'softmax before the loss': dict(body=CustomResNet),
                 'crop without padding': dict(swap={Crop(0): Crop(4)}),
                 'flip stated, not done': dict(swap={Flip(0.): Flip(.5)})})
 
-# %% ../nbs/05_recipes.ipynb #fee70964
+# %% ../nbs/05_recipes.ipynb #6cea3ba0
 def _era_s10():
     drop, square, cycle = dict(drop=.02), Cutout(8, .5, BLACK), (.0465, 5/24, 2000)
     return Recipe(
@@ -397,13 +401,13 @@ def _era_s10():
         look='convolutions that reflect, dropout everywhere',
         lesson='Units: a colour of 0.49 is a grey on a scale to 1, and black on a scale to 255.',
         network=dict(padding_mode='reflect', drop=.05, stages=dict(prep=drop, layer2=drop)),
-        optim=Optim('adam', .9, weight_decay=1e-4), schedule=published(*cycle, 100),
+        optim=Optim('adam', .9, weight_decay=1e-4), schedule=published_cycle(*cycle, 100),
         mean=(.491, .482, .447), std=(.247, .244, .262),
         augment=Steps((ResizedCrop(.2), Flip(.2), square)),
         faults={'cutout fill black': dict(swap={square: replace(square, fill=MEAN_COLOUR)}),
-                'annihilation': dict(schedule=published(*cycle, 1))})
+                'annihilation': dict(schedule=published_cycle(*cycle, 1))})
 
-# %% ../nbs/05_recipes.ipynb #bd24b29d
+# %% ../nbs/05_recipes.ipynb #1cf3200d
 def _era_utils():
     first, cycle = dict(order='conv act norm drop', drop=.01), (.02656087782946686, 5/24, 25)
     mean, std = CIFAR10_MEAN, CIFAR10_STD
@@ -413,10 +417,10 @@ def _era_utils():
         look='ReLU before batch norm in `prep`, and dropout there',
         lesson='Nothing wrong with its loss or its rate: the best of the five.',
         network=dict(head_bias=True, stages=dict(prep=first)),
-        optim=Optim('adam', .9, weight_decay=0.), schedule=published(*cycle, 1e4, 'cos'),
+        optim=Optim('adam', .9, weight_decay=0.), schedule=published_cycle(*cycle, 1e4, 'cos'),
         augment=Steps((Crop(2), Flip(.2), square, grey)),
         faults={'normalise before cutout': dict(swap={square: replace(square, fill=MEAN_COLOUR), grey: Grey(.15)}),
-                'annihilation': dict(schedule=published(*cycle, 1, 'cos'))})
+                'annihilation': dict(schedule=published_cycle(*cycle, 1, 'cos'))})
 
 # %% ../nbs/05_recipes.ipynb #b8e49286
 def one_cycle():
@@ -430,7 +434,7 @@ def recipes():
     makers = _eva8_s8, _eva6_s9, _eva8_resnetf, _era_s10, _era_utils, one_cycle
     return {recipe.name: recipe for recipe in (make() for make in makers)}
 
-# %% ../nbs/05_recipes.ipynb #d337f0ac
+# %% ../nbs/05_recipes.ipynb #3b0bfb1c
 def run_recipe(
     recipe,  # a `Recipe`, or its name
     data:ImageData,  # any data set
@@ -440,10 +444,7 @@ def run_recipe(
     **kwargs,  # of `fit`: device, out, resume, progress, batch_size, …
 ):  # a `Run`
     "Train as the recipe says; look at the test images once"
-    if isinstance(recipe, str):
-        if recipe not in recipes():
-            raise ValueError(f'{recipe!r} is no recipe: choose from {", ".join(recipes())}')
-        recipe = recipes()[recipe]
+    if isinstance(recipe, str): recipe = recipes_named(recipe)[0]
     torch.manual_seed(whole_number('seed', seed, 0, 2**64 - 1))
     if data.name == 'cifar10':
         own = dict(mean=recipe.mean, std=recipe.std)
@@ -453,13 +454,144 @@ def run_recipe(
     schedule = shortened(recipe.driven or recipe.schedule, epochs)
     return fit(recipe.make(len(data.classes)), data, schedule, config, augment=recipe.augment, **kwargs)
 
+# %% ../nbs/05_recipes.ipynb #cf63dbf4
+def recipes_named(
+    *names,  # of recipes; mended ones end in -mended, and ours with one fault is named for it
+):  # `Recipe`s
+    "Recipes by name, with one clear line where there is none of that name"
+    known = recipes()
+    known |= {r.name: r for r in [*(r.mended() for r in known.values() if r.faults), *single_faults().values()]}
+    for name in names:
+        if name not in known: raise ValueError(f'{name}: no such recipe; choose from {", ".join(known)}')
+    return [known[name] for name in names]
+
 # %% ../nbs/05_recipes.ipynb #ce83aa15
 def shortened(schedule, epochs=None):
     "The same course of rates over another number of epochs"
     if epochs is None: return schedule
     return replace(schedule, epochs=epochs, peak_epoch=schedule.peak_epoch*epochs/schedule.epochs)
 
-# %% ../nbs/05_recipes.ipynb #5ffb8081
+# %% ../nbs/05_recipes.ipynb #7994b15d
+def recorded_runs(
+    name,  # of a recipe
+    epochs=24,  # of runs this long
+):  # records, one for each seed
+    "What the recorded runs of a recipe gave"
+    short = '' if epochs == 24 else f'{epochs}ep-'
+    wanted = [rf'recipes/{re.escape(name)}-{short}\d+']
+    if (name, epochs) == ('one_cycle', 24): wanted += [r'one_cycle_24-\d+', 'one_cycle_24']  # chapter 03's
+    found = ([n for n in record_names() if re.fullmatch(pattern, n)] for pattern in wanted)
+    return [load_record(n) for n in next(filter(None, found), [])]
+
+# %% ../nbs/05_recipes.ipynb #7b9894a8
+def accuracy_of(
+    records,  # from `recorded_runs`
+    part='test',  # or 'valid', of the last epoch
+):  # a few words
+    "Mean ± standard deviation (n)"
+    if not records: return 'not run yet'
+    accs = [_accuracy(r, part) for r in records if 'diverged' not in r]
+    lost = f', {len(records) - len(accs)} diverged' if len(accs) < len(records) else ''
+    if not accs: return f'diverged (n={len(records)})'
+    spread = f' ± {np.std(accs, ddof=1):.2%}' if len(accs) > 1 else ''
+    return f'{np.mean(accs):.2%}{spread} (n={len(accs)}{lost})'
+
+# %% ../nbs/05_recipes.ipynb #6aa6ab49
+def _accuracy(record, part): return record['test_acc'] if part == 'test' else record['epochs'][-1]['valid_acc']
+
+def _ended(records): return [r for r in records if 'diverged' not in r]
+
+def _pace(records):
+    if not (ended := _ended(records)): return 'not run yet'
+    seconds = np.mean([r['seconds']/len(r['epochs']) for r in ended])
+    return f"{seconds:,.1f} ({ended[0]['environment']['device']})"
+
+def _off(recipe, records):
+    if not recipe.published: return '—'
+    if not (ended := _ended(records)): return 'not run yet'
+    off = np.mean([r['test_acc'] for r in ended]) - recipe.published
+    return f'{100*off:+.1f} points'
+
+# %% ../nbs/05_recipes.ipynb #2916f068
+def in_words(step):
+    "An augmentation in a few words"
+    often = '' if getattr(step, 'p', 1) == 1 else f' {step.p:.0%}'
+    match step:
+        case Steps(steps): return ', '.join(in_words(s) for s in steps if getattr(s, 'p', 1))
+        case BatchAugment(): return f'pad {step.pad}, crop, flip {step.flip:.0%}, cutout {step.cutout}'
+        case Crop(pad=0): return 'crop without padding'
+        case Crop(): return f"pad {step.pad}{' (wraps)' if step.mode == 'wrap' else ''}{often}, crop"
+        case Flip(): return f"flip{' any way' if step.upside_down else ''}{often}"
+        case Cutout(): return f"cutout {step.side}{often}{' in black' if step.fill == BLACK else ''}"
+        case ResizedCrop(): return f'enlarged crop{often}'
+        case Grey(): return f'grey{often}'
+
+# %% ../nbs/05_recipes.ipynb #7b0c878b
+def _optim_words(r):
+    extras = ['Nesterov']*r.optim.nesterov + [f'decay {r.optim.weight_decay:g}']*bool(r.optim.weight_decay) + [f'L1 {r.l1:g}']*bool(r.l1)
+    return ', '.join([dict(sgd='SGD', adam='Adam')[r.optim.name], *extras])
+
+def _schedule_words(r):
+    s = r.schedule
+    end = s.lr_min if s.final is None else s.final
+    words = f'{s.lr_min:.1g} → {s.lr_max:.2g} at epoch {s.peak_epoch:.1f} → {end:.0e}, {dict(cos="cosine").get(s.anneal, s.anneal)}'
+    return words + (f'; in effect {r.driven.lr_max:g} throughout' if r.driven else '')
+
+# %% ../nbs/05_recipes.ipynb #f6c88857
+def systems_table(epochs=24):
+    "All recipes side by side, in Markdown"
+    def column(r):
+        runs, mended = recorded_runs(r.name, epochs), recorded_runs(f'{r.name}-mended', epochs)
+        return {'': f'`{r.name}`', 'whose': r.where, 'network': r.look, 'parameters': f'{r.params:,}', 'optimizer': _optim_words(r),
+                'schedule': _schedule_words(r), 'augmentation': in_words(r.augment), 'faults': '; '.join(r.faults) or 'none known',
+                'published': f'{r.published:.2%}' if r.published else '—', 'here, as published': accuracy_of(runs),
+                'off by': _off(r, runs), 'here, mended': accuracy_of(mended) if r.faults else '—', 'seconds an epoch': _pace(runs),
+                'lesson': r.lesson}
+    columns = [column(r) for r in recipes().values()]
+    lines = [' | '.join([f'**{name}**'*bool(name), *(c[name] for c in columns)]) for name in columns[0]]
+    lines.insert(1, ' | '.join(['---']*(len(columns) + 1)))
+    return '\n'.join(f'| {line} |' for line in lines)
+
+# %% ../nbs/05_recipes.ipynb #6d4130fa
+def short_table(epochs=2):
+    "What runs of another length gave"
+    lines = [f"{'':<13} {'as published':<16} {'mended':<16} s/epoch"]
+    for r in recipes().values():
+        runs, mended = recorded_runs(r.name, epochs), recorded_runs(f'{r.name}-mended', epochs)
+        pace = _pace(runs) if runs else ''
+        lines.append(f"{r.name:<13} {accuracy_of(runs):<16} {accuracy_of(mended) if r.faults else '':<16} {pace}".rstrip())
+    return '\n'.join(lines)
+
+# %% ../nbs/05_recipes.ipynb #2cb88eed
+@styled
+def plot_accuracies(lengths=(24, 2)):  # numbers of epochs, a panel each
+    "Accuracy while training, and on the test images at the end, of all recipes"
+    import matplotlib.pyplot as plt, seaborn as sns
+    fig, axes = plt.subplots(1, len(lengths), figsize=(7.6, 3.8), width_ratios=[1.6, *[1]*(len(lengths) - 1)])
+    for ax, epochs in zip(np.atleast_1d(axes), lengths):
+        for r, colour in zip(recipes().values(), sns.color_palette('deep')):
+            _draw_runs(ax, _ended(recorded_runs(r.name, epochs)), colour, r.name)
+            if epochs == 24 and r.published: ax.plot(24.6, r.published, 'D', mfc='none', color=colour, ms=6)
+        ax.yaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
+        ax.set(title=f'{epochs} epochs', xlabel='epoch', ylim=(.15 if epochs < 24 else .4, .7 if epochs < 24 else 1))
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    fig.legend(*_handles(recipes(), sns.color_palette('deep')), loc='outside lower center', ncol=4, fontsize=9)
+    return fig
+
+# %% ../nbs/05_recipes.ipynb #ac55d004
+def _draw_runs(ax, runs, colour, name):
+    if not runs: return
+    curves = np.array([[e['train_acc'] for e in r['epochs']] for r in runs])
+    ax.plot(np.arange(1, curves.shape[1] + 1), curves.mean(0), '.-', color=colour, lw=1.5)
+    ax.plot([curves.shape[1]]*len(runs), [r['test_acc'] for r in runs], '*', color=colour, ms=11)
+
+def _handles(names, colours):
+    from matplotlib.lines import Line2D
+    marks = [Line2D([], [], color=colour) for _, colour in zip(names, colours)]
+    signs = [Line2D([], [], color='grey', ls='', marker='*', ms=10), Line2D([], [], color='grey', ls='', marker='D', mfc='none')]
+    return [*marks, *signs], [*names, 'test, at the end', 'published']
+
+# %% ../nbs/05_recipes.ipynb #8d1387d9
 def single_faults():
     "The course's recipe, each with one of the faults"
     ours, cutout = one_cycle(), Cutout(8, 1., MEAN_COLOUR)
@@ -467,7 +599,7 @@ def single_faults():
     def with_steps(*steps): return dict(augment=Steps(steps))
     changes = {
         'softmax before the loss': dict(body=SoftmaxNet),
-        'optimizer made anew each epoch': dict(driven=constant(.01)),
+        'optimizer made anew each epoch': dict(driven=constant_rate(.01)),
         'crop without padding': with_steps(Flip(.5), cutout),
         'cutout fill black': with_steps(Crop(4), Flip(.5), replace(cutout, fill=BLACK)),
         'normalise before cutout': with_steps(Crop(4), Flip(.5), replace(cutout, fill=lighter)),
@@ -475,27 +607,62 @@ def single_faults():
         'annihilation': dict(schedule=replace(ours.schedule, final=ours.schedule.lr_min/1e4))}
     return {name: replace(ours, name=name.replace(' ', '-'), **change) for name, change in changes.items()}
 
-# %% ../nbs/05_recipes.ipynb #1d5f20e2
-def recorded_runs(name, epochs=24):
-    "The records of a recipe, over its seeds, of runs of that many epochs"
-    short = '' if epochs == 24 else f'{epochs}ep-'
-    wanted = re.compile(rf'recipes/{re.escape(name)}-{short}\d+')
-    found = [load_record(n) for n in record_names() if wanted.fullmatch(n)]
-    return [r for r in found if 'diverged' not in r]
+# %% ../nbs/05_recipes.ipynb #57c22d2f
+def interval(
+    differences,  # one for each seed
+    level:float=.95,  # share of such intervals that hold the true mean
+):  # (mean, low, high)
+    "The mean, and how far it may be off"
+    from scipy.stats import t
+    n, mean = len(differences), float(np.mean(differences))
+    if n < 2: return mean, -math.inf, math.inf
+    half = float(t.ppf((1 + level)/2, n - 1)*np.std(differences, ddof=1)/math.sqrt(n))
+    return mean, mean - half, mean + half
 
-# %% ../nbs/05_recipes.ipynb #9737070f
-def accuracy_of(records):
-    "Mean ± standard deviation (n)"
-    if not records: return 'not run yet'
-    accs = [r['test_acc'] for r in records]
-    spread = f' ± {np.std(accs, ddof=1):.2%}' if len(accs) > 1 else ''
-    return f'{np.mean(accs):.2%}{spread} (n={len(accs)})'
+# %% ../nbs/05_recipes.ipynb #564dd2af
+def fault_runs(
+    name,  # of a recipe from `single_faults`, or 'one_cycle'
+    small=False,  # those on the small network?
+):  # accuracies by seed
+    "What the recorded runs with a single fault gave"
+    if small: runs = [load_record(n) for n in record_names() if re.fullmatch(rf'faults/{re.escape(name)}-width16-4ep-\d+', n)]
+    else: runs = recorded_runs(name)
+    return {r['seed']: _accuracy(r, 'valid' if small else 'test') for r in _ended(runs)}
 
-def comparison(epochs=24):
-    "Published, as published here, mended, and what an epoch took"
-    lines = [f"{'system':<13} {'published':>9}  {'as published, here':<23} {'mended, here':<23} {'s/epoch':>7}"]
-    for r in (r for r in recipes().values() if r.published):
-        runs, mended = (recorded_runs(name, epochs) for name in (r.name, f'{r.name}-mended'))
-        took = f"{np.mean([run['seconds']/len(run['epochs']) for run in runs]):>7.1f}" if runs else ''
-        lines.append(f'{r.name:<13} {r.published:>9.2%}  {accuracy_of(runs):<23} {accuracy_of(mended):<23} {took}'.rstrip())
-    return '\n'.join(lines)
+def fault_cost(
+    fault,  # its name
+    small=False,  # on the small network?
+):  # differences, one for each seed that was run with and without
+    "Accuracy with the fault minus accuracy without it"
+    with_it, without = fault_runs(fault.replace(' ', '-'), small), fault_runs('one_cycle', small)
+    return [with_it[seed] - without[seed] for seed in sorted(with_it.keys() & without.keys())]
+
+# %% ../nbs/05_recipes.ipynb #3f8f869d
+def cost_lines(fault):
+    "What a fault costs, as far as it was run"
+    kinds = ('full network, 24 epochs, test images', False), ('width 16, 4 epochs, validation images', True)
+    return '\n'.join(f'{kind}: {_cost_words(fault_cost(fault, small))}' for kind, small in kinds)
+
+def _cost_words(differences):
+    if not differences: return 'not run yet'
+    mean, low, high = (100*v for v in interval(differences))
+    sure = f', 95 % interval {low:+.2f} to {high:+.2f}' if len(differences) > 1 else ''
+    return f'{mean:+.2f} points{sure} (n={len(differences)})'
+
+# %% ../nbs/05_recipes.ipynb #c8e09685
+@styled
+def plot_costs(small=True):  # those on the small network?
+    "What each single fault costs, with its interval"
+    import matplotlib.pyplot as plt, seaborn as sns
+    costs = {fault: fault_cost(fault, small) for fault in single_faults()}
+    costs = {fault: interval(c) for fault, c in costs.items() if len(c) > 1}
+    fig, ax = plt.subplots(figsize=(7.6, .6 + .36*len(costs)))
+    for i, (mean, low, high) in enumerate(costs.values()):
+        ax.plot([100*low, 100*high], [i, i], color=sns.color_palette('deep')[0], lw=3, solid_capstyle='round')
+        ax.plot(100*mean, i, 'o', color=sns.color_palette('deep')[3], ms=6)
+    ax.axvline(0, color='black', lw=1)
+    ax.set_yticks(range(len(costs)), costs)
+    ax.invert_yaxis()
+    ax.set(xlabel='accuracy with the fault minus accuracy without it (points)',
+           title='width 16, 4 epochs, validation' if small else 'full network, 24 epochs, test')
+    return fig

@@ -97,7 +97,7 @@ def attach(
                      final_div_factor=self.lr_min/(self.final or self.lr_min),
                      cycle_momentum=self.momentum is not None, base_momentum=low, max_momentum=high)
 
-# %% ../nbs/03_one_cycle.ipynb #7552d254
+# %% ../nbs/03_one_cycle.ipynb #49d11a87
 def walk(
     schedule:OneCycle,  # the cycle
     per_epoch:int=98,  # steps an epoch; 50,000 images in batches of 512 make 98
@@ -106,10 +106,11 @@ def walk(
     "The learning rate and momentum that each step of a run is taken with"
     opt = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1, momentum=.9)
     cycle, seen = schedule.attach(opt, per_epoch), []
-    for _ in range(schedule.epochs*per_epoch + past_end):
+    for step in range(schedule.epochs*per_epoch + past_end):
+        if step:
+            opt.step()
+            cycle.step()
         seen.append((opt.param_groups[0]['lr'], opt.param_groups[0]['momentum']))
-        opt.step()
-        cycle.step()
     return np.array(seen).T
 
 # %% ../nbs/03_one_cycle.ipynb #6417bd75

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 SCRIPTS = Path(sys.executable).parent
 SMALL = ['--data', 'digits', '--width', '8', '--lr-max', '.2']
@@ -16,7 +17,7 @@ def shell(command, *args, cwd, **kwargs):
     return subprocess.run([SCRIPTS/command, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
 
 
-@pytest.mark.parametrize('command', ['cifar_lr', 'cifar_train', 'cifar_evaluate', 'cifar_report', 'cifar_predict'])
+@pytest.mark.parametrize('command', ['cifar_lr', 'cifar_train', 'cifar_evaluate', 'cifar_report', 'cifar_predict', 'cifar_recipes'])
 def test_help_is_there_at_once(command, tmp_path):
     took = []
     for _ in range(3):
@@ -95,3 +96,38 @@ def test_a_full_disk(tmp_path):
     assert run.returncode == 1 and 'Traceback' not in run.stderr, run.stderr
     assert 'last.pt could not be written: File too large' in last and 'no epoch was finished yet' in last
     assert [p.name for p in (tmp_path/'run').glob('[!.]*')] == ['settings.json']
+
+
+NARROW = """
+import sys
+from dataclasses import replace
+from cifar_resnet import recipes
+usual = recipes.recipes
+recipes.recipes = lambda: {name: replace(r, network=r.network | dict(width=8)) for name, r in usual().items()}
+from cifar_resnet.cli import cifar_recipes
+cifar_recipes.main(sys.argv[1:])
+"""
+
+
+def test_recipes_go_on_after_a_kill(tmp_path):
+    "Killed in its first run, `cifar_recipes` finishes it from its last epoch; what is recorded is not made again"
+    command = [sys.executable, '-c', NARROW, *'--only one_cycle,era_s10,eva6_s9-mended --data digits --epochs 3 --seeds 1 --out out'.split()]
+    records = tmp_path/'out'/'recipes'
+    records.mkdir(parents=True)
+    (records/'one_cycle-digits-3ep-0.json').write_text('here already')
+    killed = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (last := tmp_path/'runs'/'records'/'recipes'/'era_s10-digits-3ep-0'/'last.pt').exists():
+        assert killed.poll() is None, killed.stderr.read()
+        time.sleep(.02)
+    killed.kill()
+    killed.wait()
+    assert len(list(records.iterdir())) == 1
+    begun = torch.load(last, weights_only=True)['history']
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0 and 'made 2: recipes/era_s10-digits-3ep-0 recipes/eva6_s9-mended-digits-3ep-0' in again.stdout, again.stderr
+    for name in 'era_s10', 'eva6_s9-mended':
+        record = json.loads((records/f'{name}-digits-3ep-0.json').read_text())
+        assert (record['recipe'], len(record['epochs'])) == (name, 3) and 0 < record['test_acc'] < 1
+        assert name != 'era_s10' or record['epochs'][:len(begun)] == begun  # to the seconds: they were not made again
+    assert (records/'one_cycle-digits-3ep-0.json').read_text() == 'here already'
+    assert not list((tmp_path/'runs'/'records'/'recipes').iterdir())
