@@ -351,90 +351,96 @@ def _later(values, mean, std):
 
 MEAN_COLOUR, BLACK = _colours(*CIFAR10_MEAN), (0, 0, 0)
 
-# %% ../nbs/05_recipes.ipynb #6fc7b390
+# %% ../nbs/05_recipes.ipynb #858d020f
 PLAIN_SGD = Optim('sgd', .9, weight_decay=0., nesterov=False)
 
 def _eva8_s8():
     cycle = .040031316333168206, 5/24, 6500
     return Recipe(
-        'eva8_s8', 'ojhajayant/EVA8, session 8', published=.8923, params=6_573_120, look='chapter 01, softmax at its end',
-        lesson='The loss wants logits. After a second softmax it cannot fall below 1.46, and hardly pulls.',
-        body=SoftmaxNet, optim=PLAIN_SGD, l1=2.5e-5, schedule=published_cycle(*cycle, 6500),
+        'eva8_s8', 'ojhajayant/EVA8, session 8', published=.8923, params=6_573_120,
+        look='chapter 01, softmax at its end', body=SoftmaxNet, optim=PLAIN_SGD, l1=2.5e-5,
+        schedule=published_cycle(*cycle, 6500),
         augment=Steps((Crop(4, 'wrap'), Flip(.45), Cutout(8, .65, MEAN_COLOUR))),
         faults={'softmax before the loss': dict(body=CustomResNet),
-                'annihilation': dict(schedule=published_cycle(*cycle, 1))})
+                'annihilation': dict(schedule=published_cycle(*cycle, 1))},
+        lesson='The loss wants logits. After a second softmax it cannot fall below 1.46, '
+               'and hardly pulls.')
 
-# %% ../nbs/05_recipes.ipynb #725ff69f
+# %% ../nbs/05_recipes.ipynb #b597cff6
 def _eva6_s9():
     mean, std = (.4675, .4599, .4236), (.2901, .2874, .2917)
-    cycle, turned, square = (.2, .3, 25), Flip(.5, upside_down=True), Cutout(8, .5, _later(mean, mean, std))
+    turned, square = Flip(.5, upside_down=True), Cutout(8, .5, _later(mean, mean, std))
+    grey, cycle = replace(square, fill=_colours(*mean)), (.2, .3, 25)
     return Recipe(
-        'eva6_s9', 'Gilf641/EVA-6, S9', published=.8516, params=4_058_122, look='overlapping pools, shortcuts that shrink',
-        lesson='Print the rate of the optimizer that takes the steps: this schedule turned one that nobody used.',
-        body=OverlappingNet, optim=PLAIN_SGD, mean=mean, std=std,
+        'eva6_s9', 'Gilf641/EVA-6, S9', published=.8516, params=4_058_122,
+        look='overlapping pools, shortcuts that shrink', body=OverlappingNet, optim=PLAIN_SGD,
         schedule=published_cycle(*cycle, 1e4, 'cos'), driven=constant_rate(.01),
-        augment=Steps((Crop(2, p=.5), turned, square)),
+        mean=mean, std=std, augment=Steps((Crop(2, p=.5), turned, square)),
         faults={'optimizer made anew each epoch': dict(driven=None),
                 'vertical flips': dict(swap={turned: Flip(.5)}),
-                'normalise before cutout': dict(swap={square: replace(square, fill=_colours(*mean))}),
-                'annihilation': dict(schedule=published_cycle(*cycle, 1, 'cos'))})
+                'normalise before cutout': dict(swap={square: grey}),
+                'annihilation': dict(schedule=published_cycle(*cycle, 1, 'cos'))},
+        lesson='Print the rate of the optimizer that takes the steps: '
+               'this schedule turned one that nobody used.')
 
-# %% ../nbs/05_recipes.ipynb #c46e584b
+# %% ../nbs/05_recipes.ipynb #d31d73e9
 def _eva8_resnetf():
-    grey, half = (127, 127, 127), (.5, .5, .5)
+    half, square = (.5, .5, .5), Cutout(16, .5, (127, 127, 127), whole=False)
     return Recipe(
         'eva8_resnetf', 'gremlin97/EVA-8, S8', published=.87, params=6_575_370,
-        look='ReLU before batch norm, biases, dropout, softmax at its end',
-        lesson='Look at what the transforms make: a crop of 32 out of 32 changes nothing, and the flip was not there.',
-        body=SoftmaxNet, network=dict(order='conv pool act norm', bias=True, head_bias=True),
-        drop_last=.1, optim=PLAIN_SGD, schedule=published_cycle(.14820207057988574, .2, 10, 50),
-        mean=half, std=half, augment=Steps((Crop(0), Flip(0.), Cutout(16, .5, grey, whole=False))),
+        look='ReLU before batch norm, biases, dropout, softmax at its end', body=SoftmaxNet,
+        network=dict(order='conv pool act norm', bias=True, head_bias=True), drop_last=.1,
+        optim=PLAIN_SGD, schedule=published_cycle(.14820207057988574, .2, 10, 50),
+        mean=half, std=half, augment=Steps((Crop(0), Flip(0.), square)),
         faults={'softmax before the loss': dict(body=CustomResNet),
                 'crop without padding': dict(swap={Crop(0): Crop(4)}),
-                'flip stated, not done': dict(swap={Flip(0.): Flip(.5)})})
+                'flip stated, not done': dict(swap={Flip(0.): Flip(.5)})},
+        lesson='Look at what the transforms make: a crop of 32 out of 32 changes nothing, '
+               'and the flip was not there.')
 
-# %% ../nbs/05_recipes.ipynb #6cea3ba0
+# %% ../nbs/05_recipes.ipynb #91e7b889
 def _era_s10():
     drop, square, cycle = dict(drop=.02), Cutout(8, .5, BLACK), (.0465, 5/24, 2000)
     return Recipe(
         'era_s10', 'jyanivaddi/ERA_V1, session 10', published=.9031, params=6_573_120,
         look='convolutions that reflect, dropout everywhere',
-        lesson='Units: a colour of 0.49 is a grey on a scale to 1, and black on a scale to 255.',
         network=dict(padding_mode='reflect', drop=.05, stages=dict(prep=drop, layer2=drop)),
         optim=Optim('adam', .9, weight_decay=1e-4), schedule=published_cycle(*cycle, 100),
         mean=(.491, .482, .447), std=(.247, .244, .262),
         augment=Steps((ResizedCrop(.2), Flip(.2), square)),
         faults={'cutout fill black': dict(swap={square: replace(square, fill=MEAN_COLOUR)}),
-                'annihilation': dict(schedule=published_cycle(*cycle, 1))})
+                'annihilation': dict(schedule=published_cycle(*cycle, 1))},
+        lesson='Units: a colour of 0.49 is a grey on a scale to 1, and black on a scale to 255.')
 
-# %% ../nbs/05_recipes.ipynb #1cf3200d
+# %% ../nbs/05_recipes.ipynb #0fc8eeb1
 def _era_utils():
     first, cycle = dict(order='conv act norm drop', drop=.01), (.02656087782946686, 5/24, 25)
     mean, std = CIFAR10_MEAN, CIFAR10_STD
     square, grey = Cutout(8, .5, _later(mean, mean, std), whole=False), Grey(.15, mean, std)
+    later = {square: replace(square, fill=MEAN_COLOUR), grey: Grey(.15)}
     return Recipe(
         'era_utils', 'prarthanats/ERA, S10', published=.9233, params=6_573_130,
         look='ReLU before batch norm in `prep`, and dropout there',
-        lesson='Nothing wrong with its loss or its rate: the best of the five.',
         network=dict(head_bias=True, stages=dict(prep=first)),
         optim=Optim('adam', .9, weight_decay=0.), schedule=published_cycle(*cycle, 1e4, 'cos'),
         augment=Steps((Crop(2), Flip(.2), square, grey)),
-        faults={'normalise before cutout': dict(swap={square: replace(square, fill=MEAN_COLOUR), grey: Grey(.15)}),
-                'annihilation': dict(schedule=published_cycle(*cycle, 1, 'cos'))})
+        faults={'normalise before cutout': dict(swap=later),
+                'annihilation': dict(schedule=published_cycle(*cycle, 1, 'cos'))},
+        lesson='Nothing wrong with its loss or its rate: the best of the five.')
 
-# %% ../nbs/05_recipes.ipynb #b8e49286
+# %% ../nbs/05_recipes.ipynb #3caf16f0
 def one_cycle():
     "This course's own: chapter 03"
-    return Recipe('one_cycle', 'chapter 03', params=6_573_120, network=dict(logit_scale=.125), look='chapter 01, logits × 0.125',
-                  lesson='The assignment as it was set.',
-                  schedule=OneCycle(.0017, .39), augment=BatchAugment())
+    return Recipe('one_cycle', 'chapter 03', params=6_573_120, look='chapter 01, logits × 0.125',
+                  network=dict(logit_scale=.125), schedule=OneCycle(.0017, .39),
+                  augment=BatchAugment(), lesson='The assignment as it was set.')
 
 def recipes():
     "All of them by name"
     makers = _eva8_s8, _eva6_s9, _eva8_resnetf, _era_s10, _era_utils, one_cycle
     return {recipe.name: recipe for recipe in (make() for make in makers)}
 
-# %% ../nbs/05_recipes.ipynb #3b0bfb1c
+# %% ../nbs/05_recipes.ipynb #9a32653c
 def run_recipe(
     recipe,  # a `Recipe`, or its name
     data:ImageData,  # any data set
@@ -448,13 +454,14 @@ def run_recipe(
     torch.manual_seed(whole_number('seed', seed, 0, 2**64 - 1))
     if data.name == 'cifar10':
         own = dict(mean=recipe.mean, std=recipe.std)
-        data = replace(data, train=replace(data.train, **own), valid=replace(data.valid, **own),
-                       test=replace(data.test, **own))
+        splits = {name: getattr(data, name) for name in ('train', 'valid', 'test')}
+        data = replace(data, **{name: replace(s, **own) for name, s in splits.items()})
     config = FitConfig(recipe.optim, l1=recipe.l1, seed=seed, full=full)
     schedule = shortened(recipe.driven or recipe.schedule, epochs)
-    return fit(recipe.make(len(data.classes)), data, schedule, config, augment=recipe.augment, **kwargs)
+    return fit(recipe.make(len(data.classes)), data, schedule, config,
+               augment=recipe.augment, **kwargs)
 
-# %% ../nbs/05_recipes.ipynb #cf63dbf4
+# %% ../nbs/05_recipes.ipynb #f4e9ece4
 def recipes_named(
     *names,  # of recipes; mended ones end in -mended, and ours with one fault is named for it
 ):  # `Recipe`s
@@ -465,11 +472,12 @@ def recipes_named(
         if name not in known: raise ValueError(f'{name}: no such recipe; choose from {", ".join(known)}')
     return [known[name] for name in names]
 
-# %% ../nbs/05_recipes.ipynb #ce83aa15
+# %% ../nbs/05_recipes.ipynb #98e9c086
 def shortened(schedule, epochs=None):
     "The same course of rates over another number of epochs"
     if epochs is None: return schedule
-    return replace(schedule, epochs=epochs, peak_epoch=schedule.peak_epoch*epochs/schedule.epochs)
+    peak_epoch = schedule.peak_epoch*epochs/schedule.epochs
+    return replace(schedule, epochs=epochs, peak_epoch=peak_epoch)
 
 # %% ../nbs/05_recipes.ipynb #7994b15d
 def recorded_runs(
@@ -483,7 +491,7 @@ def recorded_runs(
     found = ([n for n in record_names() if re.fullmatch(pattern, n)] for pattern in wanted)
     return [load_record(n) for n in next(filter(None, found), [])]
 
-# %% ../nbs/05_recipes.ipynb #7b9894a8
+# %% ../nbs/05_recipes.ipynb #623b170c
 def accuracy_of(
     records,  # from `recorded_runs`
     part='test',  # or 'valid', of the last epoch
@@ -512,7 +520,7 @@ def _off(recipe, records):
     off = np.mean([r['test_acc'] for r in ended]) - recipe.published
     return f'{100*off:+.1f} points'
 
-# %% ../nbs/05_recipes.ipynb #2916f068
+# %% ../nbs/05_recipes.ipynb #96ee528b
 def in_words(step):
     "An augmentation in a few words"
     often = '' if getattr(step, 'p', 1) == 1 else f' {step.p:.0%}'
@@ -537,7 +545,7 @@ def _schedule_words(r):
     words = f'{s.lr_min:.1g} → {s.lr_max:.2g} at epoch {s.peak_epoch:.1f} → {end:.0e}, {dict(cos="cosine").get(s.anneal, s.anneal)}'
     return words + (f'; in effect {r.driven.lr_max:g} throughout' if r.driven else '')
 
-# %% ../nbs/05_recipes.ipynb #f6c88857
+# %% ../nbs/05_recipes.ipynb #4ff921eb
 def systems_table(epochs=24):
     "All recipes side by side, in Markdown"
     def column(r):
@@ -552,7 +560,7 @@ def systems_table(epochs=24):
     lines.insert(1, ' | '.join(['---']*(len(columns) + 1)))
     return '\n'.join(f'| {line} |' for line in lines)
 
-# %% ../nbs/05_recipes.ipynb #6d4130fa
+# %% ../nbs/05_recipes.ipynb #5b3eedf5
 def short_table(epochs=2):
     "What runs of another length gave"
     lines = [f"{'':<13} {'as published':<16} {'mended':<16} s/epoch"]
@@ -619,7 +627,7 @@ def interval(
     half = float(t.ppf((1 + level)/2, n - 1)*np.std(differences, ddof=1)/math.sqrt(n))
     return mean, mean - half, mean + half
 
-# %% ../nbs/05_recipes.ipynb #564dd2af
+# %% ../nbs/05_recipes.ipynb #77bb7c7e
 def fault_runs(
     name,  # of a recipe from `single_faults`, or 'one_cycle'
     small=False,  # those on the small network?
@@ -637,7 +645,7 @@ def fault_cost(
     with_it, without = fault_runs(fault.replace(' ', '-'), small), fault_runs('one_cycle', small)
     return [with_it[seed] - without[seed] for seed in sorted(with_it.keys() & without.keys())]
 
-# %% ../nbs/05_recipes.ipynb #3f8f869d
+# %% ../nbs/05_recipes.ipynb #c820fb42
 def cost_lines(fault):
     "What a fault costs, as far as it was run"
     kinds = ('full network, 24 epochs, test images', False), ('width 16, 4 epochs, validation images', True)
