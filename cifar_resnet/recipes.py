@@ -227,7 +227,7 @@ def published_cycle(lr_max, pct, div, final_div, anneal='linear', epochs=24):
     return PublishedCycle(low, lr_max, epochs, pct*epochs, anneal, final=low/final_div,
                           pct=pct, div=div, final_div=final_div)
 
-# %% ../nbs/05_recipes.ipynb #3e6be38e
+# %% ../nbs/05_recipes.ipynb #40b57e81
 @dataclass(frozen=True)
 class Anew(OneCycle):
     "A constant rate, and every epoch a new optimizer"
@@ -248,7 +248,7 @@ class _Anew:
     def state_dict(self): return dict(steps=self.steps)
     def load_state_dict(self, state): self.steps = state['steps']
 
-def constant_rate(lr, epochs=24): return Anew(lr, lr, epochs)
+def constant_rate(lr, epochs=24): return Anew(lr, lr, epochs, peak_epoch=epochs/2)
 
 # %% ../nbs/05_recipes.ipynb #d3bcd7da
 class OverlappingNet(nn.Module):
