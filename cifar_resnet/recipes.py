@@ -164,7 +164,7 @@ class Steps:
         "With other steps in the place of some"
         return Steps(tuple(fixes.get(step, step) for step in self.steps))
 
-# %% ../nbs/05_recipes.ipynb #cbb0c02c
+# %% ../nbs/05_recipes.ipynb #c1d7032b
 @patch
 def twin(self:Crop):
     A, side = _albumentations(), 32 + 2*self.pad
@@ -188,7 +188,7 @@ def twin(self:Cutout):
     return [A.PadIfNeeded(min_height=wide, min_width=wide, position='top_left'), paint,
             A.Crop(x_max=32, y_max=32)]
 
-# %% ../nbs/05_recipes.ipynb #32a39673
+# %% ../nbs/05_recipes.ipynb #5267ca98
 @patch
 def twin(self:ResizedCrop):
     A = _albumentations()
@@ -560,14 +560,13 @@ def systems_table(epochs=24):
     lines.insert(1, ' | '.join(['---']*(len(columns) + 1)))
     return '\n'.join(f'| {line} |' for line in lines)
 
-# %% ../nbs/05_recipes.ipynb #5b3eedf5
+# %% ../nbs/05_recipes.ipynb #877e0e77
 def short_table(epochs=2):
     "What runs of another length gave"
-    lines = [f"{'':<13} {'as published':<16} {'mended':<16} s/epoch"]
+    lines = [f"{'':<13} {'as published':<16} {'mended':<16}"]
     for r in recipes().values():
         runs, mended = recorded_runs(r.name, epochs), recorded_runs(f'{r.name}-mended', epochs)
-        pace = _pace(runs) if runs else ''
-        lines.append(f"{r.name:<13} {accuracy_of(runs):<16} {accuracy_of(mended) if r.faults else '':<16} {pace}".rstrip())
+        lines.append(f"{r.name:<13} {accuracy_of(runs):<16} {accuracy_of(mended) if r.faults else ''}".rstrip())
     return '\n'.join(lines)
 
 # %% ../nbs/05_recipes.ipynb #2cb88eed
