@@ -392,7 +392,7 @@ def _draw_cams(preds, names, folder):
         Image.fromarray(overlay(image, heat, 256)).save(held, 'PNG')
         write_whole(file, held.getvalue())
 
-# %% ../nbs/08_cli.ipynb #160dc1a0
+# %% ../nbs/08_cli.ipynb #ffd2bf74
 @command
 def cifar_recipes(
     only:str=None,  # their names, separated by commas; all of them when not given
@@ -410,11 +410,13 @@ def cifar_recipes(
     from cifar_resnet.lr_finder import pick_device
     from cifar_resnet.records import make_all, recipe_runs
     from cifar_resnet.recipes import recipes, recipes_named, single_faults
-    chosen = list(recipes().values()) if only is None else recipes_named(*(name.strip() for name in only.split(',')))
+    chosen = list(recipes().values())
+    if only is not None: chosen = recipes_named(*dict.fromkeys(name.strip() for name in only.split(',')))
     if mended: chosen += [r.mended() for r in chosen if r.faults]
     if faults: chosen += single_faults().values()
     whole_number('epochs', epochs, 1), whole_number('seeds', seeds, 1)
     fill_in(data)
     where, folder = pick_device(device), _writable(Path(out).expanduser())
     todo = [p for p in recipe_runs(chosen, range(seeds), epochs, data) if not (folder/f'{p.name}.json').exists()]
+    print(f'{len(todo)} runs of {epochs} epochs to make, on {where}', flush=True)
     make_all(todo, get_data(data, root=root), where, results=folder)

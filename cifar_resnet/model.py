@@ -69,7 +69,7 @@ def res_block(
     "Two convolution blocks with a shortcut around them"
     return Residual(nn.Sequential(conv_block(n, n, **kwargs), conv_block(n, n, **kwargs)), skip)
 
-# %% ../nbs/01_model.ipynb #3a467963
+# %% ../nbs/01_model.ipynb #11b31b6d
 class CustomResNet(nn.Module):
     "The assignment's ResNet: images (N, 3, 32, 32), normalised, to logits (N, classes)"
     def __init__(self,
@@ -79,7 +79,7 @@ class CustomResNet(nn.Module):
         head_bias:bool=False,  # a bias in the last, linear layer
         logit_scale:float=1.,  # the logits are multiplied by this
         skip:bool=True,  # with the shortcuts?
-        stages:dict=None,  # what is different in one of them: {'prep': dict(drop=.1)}
+        stages:dict=None,  # what is different in one of them: {'prep': dict(drop=.1)}, 'layer3', 'layer3.res', …
         **block,  # `order`, `bias`, `act`, `drop`, `padding_mode` of `conv_block`
     ):
         super().__init__()
@@ -88,14 +88,18 @@ class CustomResNet(nn.Module):
         if not 0 < logit_scale < math.inf: raise ValueError(f'logit_scale={logit_scale}: it is above 0')
         self.config = dict(width=width, classes=classes, channels=channels, head_bias=head_bias,
                            logit_scale=float(logit_scale), skip=skip, **block, **(dict(stages=stages) if stages else {}))
-        def args(name): return block | (stages or {}).get(name, {})
-        def stage(ni, no, **args):
-            down, res = conv_block(ni, no, pool=True, **args), res_block(no, skip, **args)
+        others = dict(stages or {})
+        def args(name): return block | others.pop(name, {})
+        def stage(name, ni, no):
+            common = args(name)
+            down = conv_block(ni, no, pool=True, **common | others.pop(f'{name}.down', {}))
+            res = res_block(no, skip, **common | others.pop(f'{name}.res', {}))
             return nn.Sequential(OrderedDict(down=down, res=res))
         self.prep = conv_block(channels, width, **args('prep'))
-        self.layer1 = stage(width, width*2, **args('layer1'))
+        self.layer1 = stage('layer1', width, width*2)
         self.layer2 = conv_block(width*2, width*4, pool=True, **args('layer2'))
-        self.layer3 = stage(width*4, width*8, **args('layer3'))
+        self.layer3 = stage('layer3', width*4, width*8)
+        if others: raise ValueError(f'stages: there is no {next(iter(others))!r}')
         self.pool = nn.MaxPool2d(4)
         self.fc = nn.Linear(width*8, classes, bias=head_bias)
 

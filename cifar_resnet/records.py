@@ -6,7 +6,7 @@
 __all__ = ['Planned', 'assignment_runs', 'rate_runs', 'recipe_runs', 'small_runs', 'plan', 'missing', 'make', 'export_half',
            'in_short', 'OutOfTime', 'time_limit', 'make_missing', 'make_all', 'spread_of', 'owed_table']
 
-# %% ../nbs/09_records.ipynb #4297a082
+# %% ../nbs/09_records.ipynb #9bb95aa7
 import _thread, hashlib, json, shutil, threading
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +18,7 @@ from .data import get_data, load_record, record_names, results_folders, save_rec
 from .lr_finder import pick_device
 from .model import load_weights, save_weights
 from .recipes import Recipe, one_cycle, recipes, run_recipe, single_faults
-from .train import Diverged, OneCycle
+from .train import Diverged, OneCycle, described
 
 # %% ../nbs/09_records.ipynb #725b3ec3
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def missing(kind:str) -> list:  # 'cpu' or 'gpu'
     there = set(record_names())
     return [p for p in plan(kind) if p.name not in there]
 
-# %% ../nbs/09_records.ipynb #629743cd
+# %% ../nbs/09_records.ipynb #f9a2d39f
 def make(
     p:Planned,  # the run
     data,  # from `get_data`
@@ -95,7 +95,8 @@ def make(
         if p.weights: record['weights'] = export_half(out/'final.safetensors', folder/f'{p.name}.safetensors')
     except Diverged as e:
         record = dict(recipe=p.recipe.name, diverged=str(e), schedule=asdict(p.recipe.schedule), network=p.recipe.network,
-                      seed=p.seed, trained_on=str(device))
+                      optim=asdict(p.recipe.optim), l1=p.recipe.l1, augment=described(p.recipe.augment),
+                      data=data.name, seed=p.seed, trained_on=str(pick_device(device)))
     written = json.loads(save_record(p.name, record, folder).read_text(encoding='utf-8'))
     shutil.rmtree(out)
     return written

@@ -422,7 +422,7 @@ def load_checkpoint(t, path):
     except Exception: raise DataError(f'{path} does not hold what a run keeps: it is of no use any more') from None
     t.epoch, t.history, t.batches.epoch = held['epoch'], held['history'], held['epoch']
 
-# %% ../nbs/03_one_cycle.ipynb #7ec94ffa
+# %% ../nbs/03_one_cycle.ipynb #32aa9262
 def described(augment):
     "An augmentation as plain values; None stays"
     if augment is None: return None
@@ -431,7 +431,8 @@ def described(augment):
 
 def named(model):
     "A network's settings; of one that is not from this package, its class and a mark of its weights' names and shapes"
-    if hasattr(model, 'config'): return str(model.config)
+    if type(model) is CustomResNet: return str(model.config)
+    if hasattr(model, 'config'): return f'{type(model).__name__} {model.config}'
     shapes = [(name, *v.shape) for name, v in model.state_dict().items()]
     return f'{type(model).__name__} ({hashlib.sha256(str(shapes).encode()).hexdigest()[:8]})'
 
@@ -562,7 +563,7 @@ def peak_memory(device):
     except ImportError: return None  # Windows
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1e3 if sys.platform != 'darwin' else 1e6)
 
-# %% ../nbs/03_one_cycle.ipynb #f2386a1c
+# %% ../nbs/03_one_cycle.ipynb #451ade04
 def test_once(t, data):
     "What the test images say, looked at once; nothing where there are none"
     if not len(data.test): return dict(test_loss=None, test_acc=None, test_acc_flip=None)
@@ -577,7 +578,7 @@ def finished(t, data, out):
     model = t.tested.eval()
     network = getattr(model, 'config', dict(name=type(model).__name__))
     tested = test_once(t, data)
-    record = dict(network={k: getattr(v, '__name__', v) for k, v in network.items()},
+    record = dict(body=type(model).__name__, network={k: getattr(v, '__name__', v) for k, v in network.items()},
                   n_params=sum(p.numel() for p in model.parameters()), data=data.name, fingerprint=data.fingerprint,
                   inexact=data.inexact, images=len(t.batches.labels), steps_per_epoch=len(t.batches),
                   schedule=asdict(t.schedule), config=asdict(t.config),
