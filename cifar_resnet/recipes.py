@@ -237,7 +237,7 @@ def twin(self:Steps):
     "The same in albumentations"
     return _albumentations().Compose([t for step in self.steps for t in step.twin()])
 
-# %% ../nbs/05_recipes.ipynb #6ede03ea
+# %% ../nbs/05_recipes.ipynb #25f812ad
 @dataclass(frozen=True)
 class PublishedCycle(OneCycle):
     "One cycle by the arguments of torch's OneCycleLR"
@@ -253,11 +253,12 @@ class PublishedCycle(OneCycle):
             base_momentum=low, max_momentum=high)
 
 def published_cycle(lr_max, pct, div, final_div, anneal='linear', epochs=24):
+    "A cycle from what OneCycleLR was given"
     low = lr_max/div
     return PublishedCycle(low, lr_max, epochs, pct*epochs, anneal, final=low/final_div,
                           pct=pct, div=div, final_div=final_div)
 
-# %% ../nbs/05_recipes.ipynb #0fa1fea5
+# %% ../nbs/05_recipes.ipynb #c0fb8523
 @dataclass(frozen=True)
 class Anew(OneCycle):
     "A constant rate, and every epoch a new optimizer"
@@ -277,7 +278,9 @@ class _Anew:
     def state_dict(self): return dict(steps=self.steps)
     def load_state_dict(self, state): self.steps = state['steps']
 
-def constant_rate(lr, epochs=24): return Anew(lr, lr, epochs, peak_epoch=epochs/2)
+def constant_rate(lr, epochs=24):
+    "That rate, all the time"
+    return Anew(lr, lr, epochs, peak_epoch=epochs/2)
 
 # %% ../nbs/05_recipes.ipynb #c995b8d7
 class OverlappingNet(nn.Module):
@@ -524,7 +527,7 @@ def shortened(schedule, epochs=None):
     peak_epoch = schedule.peak_epoch*epochs/schedule.epochs
     return replace(schedule, epochs=epochs, peak_epoch=peak_epoch)
 
-# %% ../nbs/05_recipes.ipynb #8e0d4dc9
+# %% ../nbs/05_recipes.ipynb #96167989
 def recorded_runs(
     name,  # of a recipe
     epochs=24,  # of runs this long
