@@ -59,14 +59,14 @@ def small_runs(seeds):
     chosen = [one_cycle(), *single_faults().values()]
     return [Planned(f'faults/{r.name}-width16-4ep-{seed}', small(r), seed, 4, dict(full=False), test=False) for seed in seeds for r in chosen]
 
-# %% ../nbs/09_records.ipynb #bc755c44
+# %% ../nbs/09_records.ipynb #9a760fe0
 def plan(kind:str) -> list:  # 'cpu' or 'gpu'
     "The runs that this kind of machine is to make, most important first"
     published = [r for r in recipes().values() if r.published]
     mended = [r.mended() for r in published]
     if kind == 'cpu':
-        return (assignment_runs([0], suffix=False) + rate_runs('cpu', 16, 4, range(3)) + recipe_runs(published, [0], epochs=2)
-                + small_runs(range(3)) + recipe_runs([one_cycle(), *mended], [0], epochs=2) + small_runs(range(3, 5)))
+        return (assignment_runs([0], suffix=False) + rate_runs('cpu', 16, 4, range(3)) + recipe_runs(recipes().values(), [0], epochs=2)
+                + small_runs(range(3)) + recipe_runs(mended, [0], epochs=2) + small_runs(range(3, 5)))
     if kind == 'gpu':
         return (assignment_runs(range(5)) + recipe_runs(published + mended, range(3))
                 + recipe_runs(single_faults().values(), range(5)) + rate_runs('gpu', 64, 12, range(3)))
