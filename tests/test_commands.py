@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+
+from cifar_resnet.cli import cifar_train
+from cifar_resnet.data import get_data
+from cifar_resnet.model import CustomResNet, save_weights
 
 SCRIPTS = Path(sys.executable).parent
 SMALL = ['--data', 'digits', '--width', '8', '--lr-max', '.2']
@@ -30,8 +35,7 @@ def test_help_is_there_at_once(command, tmp_path):
 
 def test_interrupted_and_resumed(tmp_path):
     "Ctrl-C ends a run with one line and code 130; resumed, it ends at the weights of a run that nobody stopped"
-    whole = shell('cifar_train', *SMALL, '--epochs', 6, '--out', 'whole', cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
+    cifar_train(data='digits', width=8, lr_max=.2, epochs=6, out=tmp_path/'whole')
     stopped = subprocess.Popen([SCRIPTS/'cifar_train', *SMALL, '--epochs', '6', '--out', 'stopped'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (tmp_path/'stopped'/'last.pt').exists():
         assert stopped.poll() is None, stopped.stderr.read()
@@ -56,11 +60,13 @@ def test_a_loss_that_is_lost(tmp_path):
 
 
 def test_predict_goes_on_after_a_bad_file(tmp_path):
-    code = ("from cifar_resnet.data import *; from cifar_resnet.model import *; from PIL import Image; d = get_data('digits')\n"
-            "save_weights(CustomResNet(8), 'w.safetensors', data='digits', classes=d.classes, mean=d.mean, std=d.std)\n"
-            "import os; os.mkdir('b'); Image.fromarray(d.test.images[0]).save('a.png'); Image.fromarray(d.test.images[1]).convert('L').resize((300, 200)).save('b/a.png')\n"
-            "open('text.png', 'w').write('x'); Image.new('1', (20_000, 20_000)).save('bomb.png')")
-    subprocess.run([sys.executable, '-c', code], cwd=tmp_path, check=True)
+    d = get_data('digits')
+    save_weights(CustomResNet(8), tmp_path/'w.safetensors', data='digits', classes=d.classes, mean=d.mean, std=d.std)
+    (tmp_path/'b').mkdir()
+    Image.fromarray(d.test.images[0]).save(tmp_path/'a.png')
+    Image.fromarray(d.test.images[1]).convert('L').resize((300, 200)).save(tmp_path/'b'/'a.png')
+    (tmp_path/'text.png').write_text('x')
+    Image.new('1', (20_000, 20_000)).save(tmp_path/'bomb.png')
     files = ['a.png', 'text.png', 'bomb.png', 'none.jpg', 'b/a.png']
     run = shell('cifar_predict', 'w.safetensors', *files, '--cam', 'cams', cwd=tmp_path)
     assert run.returncode == 1 and 'Traceback' not in run.stderr
@@ -70,8 +76,7 @@ def test_predict_goes_on_after_a_bad_file(tmp_path):
 
 
 def test_evaluate_weights_of_other_classes(tmp_path):
-    code = "from cifar_resnet.model import *; save_weights(CustomResNet(8), 'other.safetensors', data='digits', classes=['cat', 'dog'])"
-    subprocess.run([sys.executable, '-c', code], cwd=tmp_path, check=True)
+    save_weights(CustomResNet(8), tmp_path/'other.safetensors', data='digits', classes=['cat', 'dog'])
     run = shell('cifar_evaluate', 'other.safetensors', cwd=tmp_path)
     assert run.returncode == 2 and run.stderr == 'cifar_evaluate: these weights tell cat, dog apart, and digits has zero, one, two, three, four, five, six, seven, eight, nine\n'
 
