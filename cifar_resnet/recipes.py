@@ -622,7 +622,7 @@ def short_table(epochs=2):
         lines.append(f"{r.name:<13} {accuracy_of(runs):<16} {accuracy_of(mended) if r.faults else ''}".rstrip())
     return '\n'.join(lines)
 
-# %% ../nbs/05_recipes.ipynb #2cb88eed
+# %% ../nbs/05_recipes.ipynb #859c7dba
 @styled
 def plot_accuracies(lengths=(24, 2)):  # numbers of epochs, a panel each
     "Accuracy while training, and on the test images at the end, of all recipes"
@@ -633,7 +633,7 @@ def plot_accuracies(lengths=(24, 2)):  # numbers of epochs, a panel each
             _draw_runs(ax, _ended(recorded_runs(r.name, epochs)), colour, r.name)
             if epochs == 24 and r.published: ax.plot(24.6, r.published, 'D', mfc='none', color=colour, ms=6)
         ax.yaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
-        ax.set(title=f'{epochs} epochs', xlabel='epoch', ylim=(.15 if epochs < 24 else .4, .7 if epochs < 24 else 1))
+        ax.set(title=f'{epochs} epochs', xlabel='epoch', ylim=(.4, 1) if epochs == 24 else (.15, .85))
         ax.xaxis.get_major_locator().set_params(integer=True)
     fig.legend(*_handles(recipes(), sns.color_palette('deep')), loc='outside lower center', ncol=4, fontsize=9)
     return fig
