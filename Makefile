@@ -8,7 +8,7 @@ LOCK   := requirements.lock
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2>/dev/null && { echo $$p; break; }; done)
 # TORCH=cpu installs PyTorch without its gigabytes for NVIDIA GPUs (from PyTorch's own package index).
 TORCH  ?=
-CHAPTERS ?= $(sort $(wildcard nbs/[0-9]*.ipynb))
+CHAPTERS ?= $(sort $(wildcard nbs/*.ipynb))
 
 # Tools that like to write to the home folder write here.
 export MPLCONFIGDIR      := $(CURDIR)/$(VENV)/home/matplotlib
@@ -24,7 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # `make results-gpu` installs nothing: it takes the Python that you name, or .venv's, or one that has PyTorch.
 MEASURE = $(or $(if $(filter command line,$(origin PYTHON)),$(PYTHON)),$(if $(wildcard $(READY)),$(BIN)/python),$(shell for p in python3 python; do $$p -c 'import torch' 2>/dev/null && { echo $$p; break; }; done),$(PYTHON))
 
-.PHONY: help setup demo train bench results-cpu results-gpu test test-kernels test-faults check run-chapters export readme badges docs lock lab clean
+.PHONY: help setup demo train bench results-cpu results-gpu test test-kernels test-site test-faults check run-chapters export readme badges docs preview lock lab clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -94,6 +94,13 @@ badges: $(READY) ## carry the owner in settings.ini into every chapter's badge a
 docs: $(READY) ## build the site into _docs/ (with Quarto where it is installed)
 	@$(BIN)/python .ci/docs.py
 
+preview: $(READY) ## show the site in a browser, and again after every change
+	@$(BIN)/python .ci/docs.py preview
+
+test-site: $(READY) ## build the site, and try every page in a real browser
+	@$(BIN)/python .ci/docs.py smalldocs
+	@$(BIN)/python -m pytest -q -rs -n auto tests/browser.py
+
 lab: $(READY) ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab nbs
 
@@ -102,4 +109,4 @@ lock: | $(VENV)/.uv ## renew requirements.lock from settings.ini
 	    --custom-compile-command 'make lock' --constraints - setup.py -o $(LOCK)
 
 clean: ## remove what was built (not .venv, not runs/)
-	rm -rf _docs _proc build dist *.egg-info nbs/nbdev.yml
+	rm -rf _docs _pages _proc build dist *.egg-info nbs/nbdev.yml

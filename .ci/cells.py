@@ -25,9 +25,24 @@ def badge(cfg, name):
 def setup(cfg):
     return f'''#| code-fold: true
 #| code-summary: set-up for Colab (elsewhere it does nothing)
-import importlib.util
+import importlib.util, sys
 if importlib.util.find_spec('cifar_resnet') is None:
-    %pip install -q "git+{cfg['git_url']}@{cfg['branch']}"'''
+    import os, subprocess
+    from importlib.metadata import version
+    home, branch = '{cfg['git_url']}', '{cfg['branch']}'
+    def call(*command): return subprocess.run(command, capture_output=True, text=True, env=os.environ | {{'GIT_TERMINAL_PROMPT': '0'}})
+    if call('git', 'ls-remote', '--exit-code', home, branch).returncode:
+        raise SystemExit(f'There is no repository at {{home}} (branch {{branch}}) that can be read. Its address is made from settings.ini: '
+                         'whoever keeps this copy of the course puts its owner there and runs `make badges readme`. You can also write the address into this cell.')
+    kept = [f'{{name}}=={{version(name)}}' for name in ('torch', 'torchvision', 'numpy') if importlib.util.find_spec(name)]
+    with open('kept_versions.txt', 'w') as f: f.write('\\n'.join(kept))  # what this runtime has stays as it is
+    done = call(sys.executable, '-m', 'pip', 'install', '-q', '-c', 'kept_versions.txt', f'git+{{home}}@{{branch}}')
+    if done.returncode: raise SystemExit('The package could not be installed: ' + done.stderr[-1500:])
+    importlib.invalidate_caches()
+if 'google.colab' in sys.modules:
+    import torch
+    if not torch.cuda.is_available():
+        print('This runtime has no GPU. Everything runs, but training is slow: Runtime, Change runtime type, T4 GPU; then Run all.')'''
 
 
 def wanted(nb, cfg, name):

@@ -1,4 +1,5 @@
-"""README.md from nbs/index.ipynb, by nbconvert. `render()` gives the text; run as a script it writes the file."""
+"""README.md and its picture from nbs/index.ipynb, by nbconvert. `render()` gives both; run as a script it writes the files."""
+import base64
 import re
 from pathlib import Path
 
@@ -9,17 +10,30 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTE = '<!-- made from nbs/index.ipynb by `make readme`: edit the notebook, not this file -->\n\n'
 
 
+PICTURE = 'nbs/images/first_page.png'
+
+
 def for_readers(cell):
-    return cell.cell_type == 'markdown' or not re.match(r'#\|\s*(hide|export|default_exp)', cell.source)
+    return cell.cell_type == 'markdown' or not re.match(r'#\|\s*(hide|export|default_exp|echo)', cell.source)
+
+
+def option(cell, name): return re.search(rf'^#\| {name}: "?(.+?)"?$', cell.source, re.M)[1]
 
 
 def render():
+    "(text, picture)"
     nb = nbformat.read(ROOT/'nbs'/'index.ipynb', 4)
-    nb.cells = [c for c in nb.cells if for_readers(c)]
+    figure = next(c for c in nb.cells if '#| label: fig-glance' in c.source)
+    shown = next(iter(o.data['image/png'] for o in figure.outputs if 'image/png' in o.get('data', {})))
+    picture = nbformat.v4.new_markdown_cell(f"![{option(figure, 'fig-alt')}]({PICTURE.removeprefix('nbs/')})\n\n*{option(figure, 'fig-cap')}*")
+    nb.cells = [picture if c is figure else c for c in nb.cells if c is figure or for_readers(c)]
     text, _ = MarkdownExporter().from_notebook_node(nb)
     text = re.sub(r'\]\((?!https?:|#)([^)]+)\)', r'](nbs/\1)', text)  # links are relative to nbs/
-    return NOTE + re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
+    return NOTE + re.sub(r'\n{3,}', '\n\n', text).strip() + '\n', base64.b64decode(shown)
 
 
 if __name__ == '__main__':
-    (ROOT/'README.md').write_text(render(), encoding='utf-8')
+    text, picture = render()
+    (ROOT/'README.md').write_text(text, encoding='utf-8')
+    (ROOT/PICTURE).parent.mkdir(exist_ok=True)
+    (ROOT/PICTURE).write_bytes(picture)

@@ -1,4 +1,4 @@
-"""Run chapters in a real Jupyter kernel, every cell of them, and keep the outputs.
+"""Run chapters in a real Jupyter kernel, every cell of them, and keep the outputs; note how long each took.
 
 usage: python .ci/run_chapters.py [nbs/00_data.ipynb …]     all chapters when none is named
 """
@@ -46,8 +46,18 @@ def run(path):
         if cell.cell_type == 'code': tidy(cell)
     nb.metadata.pop('widgets', None)
     path.write_text(nbformat.writes(nb) + '\n', encoding='utf-8')
-    print(f'{path.name}: {time.time() - start:.0f} s', flush=True)
+    seconds = time.time() - start
+    print(f'{path.name}: {seconds:.0f} s', flush=True)
+    return seconds
+
+
+def note_seconds(name, seconds):
+    "The head of each chapter says how long it runs; `make check` compares it with this record"
+    from cifar_resnet.data import course_data, load_record, record_names, save_record
+    if course_data().name != 'cifar10': return
+    known = load_record('chapters')['run_seconds'] if 'chapters' in record_names() else {}
+    save_record('chapters', dict(data='cifar10', run_seconds={**known, name: round(seconds, 1)}))
 
 
 if __name__ == '__main__':
-    for path in map(Path, sys.argv[1:] or sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))): run(path.resolve())
+    for path in map(Path, sys.argv[1:] or sorted((ROOT/'nbs').glob('*.ipynb'))): note_seconds(path.stem, run(path.resolve()))

@@ -469,7 +469,7 @@ def get_data(
     whole_number('seed', seed, 0)
     return _digits(valid, seed) if name == 'digits' else _cifar10(root, valid, seed, download, archive or CIFAR10_ARCHIVE)
 
-# %% ../nbs/00_data.ipynb #a2d50254
+# %% ../nbs/00_data.ipynb #3b0620e4
 def switched_on(name):
     "Is the environment variable `name` set to yes?"
     value = os.environ.get(name, '').strip().lower()
@@ -477,7 +477,9 @@ def switched_on(name):
     if value in ('1', 'true', 'yes', 'on'): return True
     raise ValueError(f'{name}={value}: say 1 or 0')
 
-def is_quick(): return switched_on('CIFAR_RESNET_QUICK')
+def is_quick():
+    "Is this a quick run, on digits?"
+    return switched_on('CIFAR_RESNET_QUICK')
 
 # %% ../nbs/00_data.ipynb #1a5b9f89
 def course_data():
@@ -660,13 +662,15 @@ def plot_pair_table(table, classes, title):
     plt.setp(ax.get_xticklabels(), rotation=40, ha='right', rotation_mode='anchor')
     return fig
 
-# %% ../nbs/00_data.ipynb #a06b47f6
+# %% ../nbs/00_data.ipynb #aab8448e
 def _albumentations():
     os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # it asks the network for news on import otherwise
     import albumentations
     return albumentations
 
-def usual_flip(data): return 0. if data.name == 'digits' else .5  # a mirrored 3 is no 3
+def usual_flip(data):
+    "How often an image is mirrored: half of the time, and digits never (a mirrored 3 is no 3)"
+    return 0. if data.name == 'digits' else .5
 
 def check_augment(pad, flip, cutout):
     "One clear line for what cannot be done to a 32 × 32 image"

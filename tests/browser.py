@@ -1,0 +1,289 @@
+"""The built site in a real browser: errors, links, search, themes, keyboard, copying, widths, weight. `make test-site` builds it first."""
+import contextlib
+import functools
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+from filelock import FileLock
+
+ROOT = Path(__file__).resolve().parent.parent
+SITE = ROOT/'_docs'
+PAGES = sorted(p.name for p in SITE.glob('*.html'))
+WIDE, PHONE = {'width': 1280, 'height': 900}, {'width': 375, 'height': 800}
+FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking']
+
+
+def chapters(): return [p for p in PAGES if p not in ('index.html', 'glossary.html', 'teaching.html', 'reference.html')]
+
+
+def in_order():
+    "The pages as _quarto.yml lists them"
+    def hrefs(entries):
+        for e in entries:
+            if 'href' in e: yield re.sub(r'^\d+[a-z]?_', '', e['href']).replace('.ipynb', '.html')
+            yield from hrefs(e.get('contents', []))
+    return list(hrefs(yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']))
+
+
+def installed_by_debian():
+    if not (shutil.which('apt-get') and os.geteuid() == 0): return None
+    for command in (['apt-get', '-qq', 'update'], ['apt-get', '-qq', '-y', 'install', 'chromium']):
+        with contextlib.suppress(OSError):
+            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, 'DEBIAN_FRONTEND': 'noninteractive'}, timeout=600)
+    return shutil.which('chromium')
+
+
+def installed_by_playwright():
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run([sys.executable, '-m', 'playwright', 'install', 'chromium-headless-shell'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=600)
+
+
+def start(playwright):
+    "Chromium: the one that is here, or else Debian's where we may install it, or else Playwright's"
+    names = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'
+    path = next(filter(None, map(shutil.which, names)), None) or installed_by_debian()
+    if path: return playwright.chromium.launch(executable_path=path, args=FLAGS)
+    from playwright.sync_api import Error
+    for attempt in lambda: None, installed_by_playwright:
+        attempt()
+        with contextlib.suppress(Error): return playwright.chromium.launch(args=FLAGS)
+    pytest.skip('there is no Chromium here, and none can be installed: the site was NOT looked at in a browser')
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+
+@pytest.fixture(scope='session')
+def address():
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=SITE))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+
+
+@pytest.fixture(scope='session')
+def chromium():
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        with FileLock(SITE/'.browser.lock'): browser = start(p)  # one of the processes installs, the others wait
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium, address):
+    "Open a page, without the internet; what went wrong with our own files is noted, and what they weigh"
+    contexts = []
+
+    def go(page, size=WIDE, theme='light'):
+        context = chromium.new_context(viewport=size, color_scheme=theme)
+        contexts.append(context)
+        context.grant_permissions(['clipboard-read', 'clipboard-write'], origin=address)
+        context.route(lambda url: not url.startswith((address, 'data:')), lambda route: route.abort())
+        tab = context.new_page()
+        tab.wrong, tab.weight = [], 0
+
+        def seen(response):
+            if response.status >= 400: tab.wrong.append(f'{response.status} {response.url}')
+            elif response.url.startswith(address): tab.weight += int(response.headers.get('content-length', 0))
+        tab.on('pageerror', lambda e: tab.wrong.append(str(e)))
+        tab.on('console', lambda m: tab.wrong.append(m.text) if m.type == 'error' and m.location['url'].startswith(address) else None)
+        tab.on('response', seen)
+        tab.goto(f'{address}/{page}', wait_until='load')
+        return tab
+    yield go
+    for context in contexts: context.close()
+
+
+def test_there_is_a_page_for_every_notebook():
+    notebooks = {re.sub(r'^\d+[a-z]?_', '', p.stem) + '.html' for p in (ROOT/'nbs').glob('*.ipynb')}
+    assert set(PAGES) == notebooks == set(in_order())
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_loads_without_errors(visit, page):
+    tab = visit(page)
+    broken = tab.evaluate('[...document.images].filter(i => i.complete && !i.naturalWidth && (i.src.startsWith("data:") || i.src.startsWith(location.origin))).map(i => i.src.slice(0, 80))')
+    assert tab.wrong == broken == []
+    assert 5e3 < tab.weight < 2e6, f'{tab.weight/1e6:.2f} MB'
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_lead_somewhere(visit, page, address):
+    links = visit(page).evaluate('[...document.querySelectorAll("a[href]")].map(a => a.href)')
+    inside = {l for l in links if l.startswith(address)}
+    assert len(inside) > 10
+    for link in inside:
+        target, _, anchor = link[len(address) + 1:].partition('#')
+        file = SITE/(target or 'index.html')
+        assert file.exists(), link
+        assert not anchor or f'id="{anchor}"' in file.read_text(encoding='utf-8'), link
+
+
+def test_next_and_previous_follow_the_sidebar(visit):
+    order = in_order()
+    for page, following in zip(order, order[1:]):
+        assert visit(page).locator('.nav-page-next a').get_attribute('href').removeprefix('./') == following
+    assert visit(order[-1]).locator('.nav-page-previous a').get_attribute('href').removeprefix('./') == order[-2]
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_holds_on_a_phone(visit, page):
+    tab = visit(page, PHONE)
+    assert tab.evaluate('document.scrollingElement.scrollWidth') <= PHONE['width']
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_figures_say_what_they_show(visit, page):
+    silent = visit(page).evaluate('[...document.querySelectorAll("main img, #quarto-document-content img")].filter(i => !i.alt.trim()).map(i => i.src.slice(0, 60))')
+    assert silent == []
+
+
+@pytest.mark.parametrize('page', chapters())
+def test_figures_have_captions_and_a_badge_is_there(visit, page):
+    tab = visit(page)
+    assert tab.locator('a[href^="https://colab.research.google.com/github/"] img').count() == 1
+    bare = tab.evaluate('[...document.querySelectorAll(".cell-output-display img")].filter(i => !i.closest("figure")?.querySelector("figcaption")?.innerText.trim()).length')
+    assert bare == 0
+
+
+def test_search_finds_grad_cam(visit):
+    tab = visit('index.html')
+    tab.keyboard.press('/')  # by keyboard alone
+    tab.keyboard.type('Grad-CAM')
+    tab.wait_for_selector('.smalldocs-search-results a', timeout=5000)
+    found = tab.evaluate('[...document.querySelectorAll(".smalldocs-search-results a")].map(a => a.getAttribute("href"))')
+    assert any('analysis.html' in f for f in found), found
+    tab.keyboard.press('ArrowDown')
+    tab.keyboard.press('Enter')
+    tab.wait_for_url(re.compile(r'\.html'), timeout=5000)
+    assert 'Grad-CAM' in tab.inner_text('body')
+
+
+def test_search_finds_nothing_where_nothing_is(visit):
+    tab = visit('index.html')
+    tab.fill('input[type=search]', 'xylophone')
+    tab.wait_for_selector('.search-none', timeout=5000)
+
+
+def background(tab): return tab.evaluate('getComputedStyle(document.body).backgroundColor')
+
+
+def brightness(colour): return sum(map(int, re.findall(r'\d+', colour)[:3]))/3
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_the_switch_changes_the_theme(visit, page):
+    tab = visit(page)
+    light = background(tab)
+    tab.click('.quarto-color-scheme-toggle')
+    tab.wait_for_timeout(200)
+    dark = background(tab)
+    assert brightness(light) > 200 > 80 > brightness(dark)
+    tab.reload()
+    assert background(tab) == dark  # it is remembered
+
+
+CLEAR = """
+async () => {  // share of the pixels of each figure that a page behind it would shine through, or that are not readable on white
+  const bad = [];
+  for (const img of document.querySelectorAll(".cell-output-display img")) {
+    await img.decode();
+    const c = document.createElement("canvas"); c.width = img.naturalWidth; c.height = img.naturalHeight;
+    const g = c.getContext("2d"); g.drawImage(img, 0, 0);
+    const p = g.getImageData(0, 0, c.width, c.height).data;
+    let holes = 0;
+    for (let i = 3; i < p.length; i += 4) if (p[i] < 255) holes++;
+    if (holes) bad.push(img.alt.slice(0, 40));
+  }
+  return bad;
+}
+"""
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_figures_stay_legible_in_the_dark(visit, page):
+    "Their axes and letters are dark: the page must not shine through"
+    tab = visit(page, theme='dark')
+    assert tab.evaluate(CLEAR) == []
+    assert tab.evaluate('[...document.querySelectorAll(".cell-output-display img")].every(i => getComputedStyle(i).filter == "none" && getComputedStyle(i).opacity == "1")')
+
+
+CONTRAST = r"""
+() => {
+  const parse = c => (c.match(/[\d.]+/g) || [0, 0, 0, 0]).map(Number);
+  const light = c => { const [r, g, b] = c.map(v => { v /= 255; return v <= .03928 ? v/12.92 : ((v + .055)/1.055)**2.4 }); return .2126*r + .7152*g + .0722*b };
+  const over = (top, alpha, below) => top.map((v, i) => alpha*v + (1 - alpha)*below[i]);
+  const behind = e => { const seen = []; for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor), a = c.length < 4 ? 1 : c[3]; if (a > 0) seen.push([c.slice(0, 3), a]); if (a > .99) break } return seen.reduceRight((below, [c, a]) => over(c, a, below), [255, 255, 255]) };
+  const opacity = e => { let o = 1; for (; e; e = e.parentElement) o *= parseFloat(getComputedStyle(e).opacity); return o };
+  const poor = new Set(); let looked = 0;
+  for (const e of document.querySelectorAll('main p, main li, main td, main th, main code, main code span, main a, main h1, main h2, main h3, main pre, main figcaption, main summary, nav a, nav span, nav button, .callout *, #TOC a')) {
+    if (![...e.childNodes].some(n => n.nodeType == 3 && n.textContent.trim()) || !e.checkVisibility()) continue;
+    looked++;
+    const style = getComputedStyle(e), ground = behind(e), ink = parse(style.color);
+    const seen = over(ink.slice(0, 3), (ink.length > 3 ? ink[3] : 1)*opacity(e), ground), a = light(seen), b = light(ground);
+    const ratio = (Math.max(a, b) + .05)/(Math.min(a, b) + .05);
+    const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.6 && style.fontWeight >= 700);
+    if (ratio < (large ? 3 : 4.5)) poor.add(`${ratio.toFixed(1)} ${e.tagName}.${e.className} ${seen.map(Math.round)} on ${ground.map(Math.round)}`);
+  }
+  return [looked, [...poor].slice(0, 12)];
+}
+"""
+
+
+@pytest.mark.parametrize('theme', ['light', 'dark'])
+@pytest.mark.parametrize('page', PAGES)
+def test_contrast(visit, page, theme):
+    looked, poor = visit(page, theme=theme).evaluate(CONTRAST)
+    assert looked > 30 and poor == []
+
+
+def test_every_stop_of_the_keyboard_can_be_seen(visit):
+    tab = visit('data.html')
+    stops = []
+    for _ in range(25):
+        tab.keyboard.press('Tab')
+        stops.append(tab.evaluate('(() => { const e = document.activeElement, s = getComputedStyle(e); return [e.tagName + "." + e.className, s.outlineStyle != "none" && parseFloat(s.outlineWidth) > 0 || s.boxShadow != "none", e.getBoundingClientRect().width > 0] })()'))
+    assert all(marked and shown for _, marked, shown in stops), stops
+    assert any('color-scheme-toggle' in name for name, *_ in stops) and any(name.startswith('INPUT') for name, *_ in stops)
+
+
+def test_a_folded_cell_opens(visit):
+    tab = visit('data.html')
+    fold = tab.locator('details').first
+    assert not fold.evaluate('d => d.open')
+    fold.locator('summary').focus()
+    tab.keyboard.press('Enter')
+    assert fold.evaluate('d => d.open')
+
+
+def test_copy(visit):
+    tab = visit('index.html')
+    code = tab.locator('pre.sourceCode, div.sourceCode pre').first
+    code.hover()
+    tab.locator('.code-copy-button').first.click()
+    copied = tab.evaluate('navigator.clipboard.readText()')
+    assert copied.strip() and copied.strip() in code.inner_text()
+
+
+def test_formulas_can_be_read_without_the_internet(visit):
+    "They show as TeX then: one of them, whole"
+    assert r'\ln(e + 9)' in visit('model.html').inner_text('main')
+
+
+@pytest.mark.parametrize('function', ['get_data', 'fit', 'predict'])
+def test_functions_have_tables_of_their_parameters(visit, function):
+    tab = visit('reference.html')
+    assert tab.locator(f'h3[data-anchor-id="{function}"]').count() == 1
+    table = tab.locator(f'xpath=//h3[@data-anchor-id="{function}"]/following::table[1]')
+    assert table.locator('th').all_inner_texts() == ['Parameter', 'Type', 'Default', 'What it is']
+    assert table.locator('tbody tr').count() > 4

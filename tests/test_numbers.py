@@ -1,0 +1,89 @@
+"""Figures in the prose of the pages and in README.md are those of results/: each is computed here and looked for in the text."""
+import json
+import re
+
+import nbformat
+import numpy as np
+import pytest
+
+# What others published, and plain arithmetic: figures with a decimal point and a % that no record of ours can give
+CITED = {'93.8', '89.23', '85.16', '90.31', '92.33', '91.78', '3.3', '94.0', '95.0', '95.1'}
+
+
+@pytest.fixture(scope='module')
+def record(root): return lambda name: json.loads((root/'results'/f'{name}.json').read_text(encoding='utf-8'))
+
+
+@pytest.fixture(scope='module')
+def prose(root):
+    "The text of each page, without code"
+    def text(path): return '\n'.join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == 'markdown')
+    pages = {p.stem: text(p) for p in (root/'nbs').glob('*.ipynb')} | {'README': (root/'README.md').read_text(encoding='utf-8')}
+    return {name: re.sub(r'```.*?```', '', page, flags=re.S) for name, page in pages.items()}
+
+
+def percent(share): return f'{100*share:.2f} %'
+
+
+def valid_accs(record, root, pattern): return [100*record(p.relative_to(root/'results').with_suffix('').as_posix())['epochs'][-1]['valid_acc'] for p in sorted((root/'results').glob(pattern))]
+
+
+@pytest.mark.parametrize('page', ['index', 'README'])
+def test_home_page(prose, record, page):
+    run, bench, demo, asked = map(record, ('one_cycle_24', 'bench_cpu', 'demo', 'analysis_cpu'))
+    where, ratio, n = run['environment'], bench['ratio'], len(demo['demo_seconds'])
+    assert all(r['environment']['device'] == where['device'] for r in (bench, demo, asked))
+    says = prose[page]
+    assert f"**{percent(run['test_acc'])}** of the 10,000 test images, {percent(run['test_acc_flip'])} with flips (n=1, {where['device']}, {where['cores']} cores" in says
+    assert f'{np.mean(ratio):.2f} times as fast ({min(ratio):.2f} to {max(ratio):.2f}, n={len(ratio)})' in says
+    seconds = asked['predict_seconds']
+    assert f"{min(seconds):.0f} to {max(seconds):.0f} s (n={len(seconds)}); a report on them takes {asked['report_seconds'][0]:.0f} s (n=1)" in says
+    assert len(set(demo['test_acc'])) == 1
+    assert f"{min(demo['demo_seconds']):.0f} to {max(demo['demo_seconds']):.0f} s, {percent(demo['test_acc'][0])} of 360 digits (n={n}, one seed)" in says
+
+
+def test_feeding(prose, record):
+    rates = {how: rate['mean'] for how, rate in record('feeding')['images_per_second'].items()}
+    times = rates['BatchAugment on the CPU']/rates['albumentations in two workers']
+    assert 4.5 < times < 5.5 and 'about five times as fast' in prose['00_data']
+
+
+def test_how_many_are_wrong(prose, record):
+    run = record('one_cycle_24')
+    errors = round(10_000*(1 - run['test_acc']))
+    assert f'we make {errors} errors' in prose['04_analysis']
+    assert round(10_000/errors) == 16 and 'one picture in sixteen wrong' in prose['00_data']
+
+
+def test_what_a_high_end_costs(prose, record, root):
+    usual, four, ten = (np.mean(valid_accs(record, root, f'rates/cpu-peak0.4-end{end}-?.json')) for end in (.01, .04, .1))
+    assert .7 < usual - four < 1 and 1 < usual - ten < 2
+    assert 'At 4 % it loses nearly a point, at 10 % more than one' in prose['02_lr_finder']
+
+
+def test_the_short_race(prose, record, root):
+    accs = {p.stem: 100*record(f'recipes/{p.stem}')['test_acc'] for p in (root/'results'/'recipes').glob('*-2ep-0.json') if 'mended' not in p.stem}
+    ours = accs.pop('one_cycle-2ep-0')
+    assert len(accs) == 5
+    assert f'with {ours:.0f} % against {min(accs.values()):.0f} to {max(accs.values()):.0f} %' in prose['05_recipes']
+
+
+def test_minutes_at_the_heads(prose, record):
+    for name, seconds in record('chapters')['run_seconds'].items():
+        if not re.match(r'\d\d_', name): continue
+        found = re.search(r'\*\*Minutes\*\* \| to read: \d+ · to run: (\d+) on a CPU with two cores \(measured\); (?:about )?\d+ on a T4 and (?:about )?\d+ on an H100 \(estimates\)', prose[name])
+        assert found, f'{name} has no such line'
+        assert int(found[1]) == max(1, round(seconds/60)), f'{name} ran for {seconds} s'
+
+    hours = 24*np.median([e['seconds'] for e in record('one_cycle_24')['epochs']])/3600
+    assert f'{hours:.1f} hours on that CPU' in prose['03_one_cycle']
+
+
+def test_no_figure_comes_from_nowhere(prose, record):
+    "A figure with a decimal point and a % is on the list above, or among those computed in these tests"
+    run, demo = record('one_cycle_24'), record('demo')
+    known = CITED | {percent(a)[:-2] for a in (run['test_acc'], run['test_acc_flip'], demo['test_acc'][0])}
+    known |= {f'{100*run["test_acc"]:.1f}', f'{100*run["test_acc"] + .2:.1f}'}  # a question for teachers compares two such networks
+    for name, text in prose.items():
+        strange = set(re.findall(r'(?<![\w.])(\d+\.\d+)(?:\*\*)? %', text)) - known
+        assert not strange, f'{name}: {strange}'
