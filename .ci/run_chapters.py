@@ -21,7 +21,7 @@ def as_a_terminal_shows(text):
     return '\n'.join(next((part for part in reversed(states) if part), '').rstrip() for states in lines)
 
 
-def with_few_colours(png, most=90_000):
+def with_few_colours(png, most=20_000):
     "A large picture, base64, with 256 colours instead of millions: a quarter of the size, and hardly a difference to the eye"
     from PIL import Image
     content = base64.b64decode(png)

@@ -159,7 +159,7 @@ def cifar_train(
         settings = with_rates(settings, folder, model, images, config, device)
         train(settings, folder, model, images, config, device, tensorboard)
 
-# %% ../nbs/08_cli.ipynb #fadf494e
+# %% ../nbs/08_cli.ipynb #2539503a
 def new(given, out):
     "(settings, folder) of a run that begins"
     data = 'cifar10' if given['data'] is None else given['data']
@@ -198,7 +198,7 @@ def begun(resume, given, out):
             raise ValueError(f'--{name.replace("_", "-")} {value}: this run was begun with {settings.get(name)}, and a run does not change on its way')
     return settings, folder
 
-# %% ../nbs/08_cli.ipynb #c1a2014c
+# %% ../nbs/08_cli.ipynb #bdf309ca
 def cycle(s, lr_min, lr_max):
     from cifar_resnet.train import OneCycle
     return OneCycle(lr_min, lr_max, s['epochs'], s['peak_epoch'], s['anneal'])
@@ -224,7 +224,7 @@ def checked(s, folder, root, device):
     cycle(s, 1e-9, 1.).peak_step(-(-n//s['batch_size']))
     return model, images, config
 
-# %% ../nbs/08_cli.ipynb #b8de846b
+# %% ../nbs/08_cli.ipynb #c983b079
 def with_rates(s, folder, model, images, config, device):
     "The settings with both rates: named, found before, or found now; and written down"
     from cifar_resnet.data import write_whole

@@ -105,7 +105,7 @@ def choose_valid(
         turn[mine] = np.arange(len(mine))
     return np.sort(order[np.argsort(turn[order], kind='stable')][:n])
 
-# %% ../nbs/00_data.ipynb #d4659492
+# %% ../nbs/00_data.ipynb #5993f0a8
 class DataError(Exception):
     "Data that is missing, damaged or not to be had; the message is one line that says what to do"
 
@@ -156,7 +156,7 @@ def _digits(valid, seed):
     train, test = (images[~is_test], labels[~is_test]), (images[is_test], labels[is_test])
     return _image_data('digits', train, test, DIGITS, *channel_stats(train[0]), 'scikit-learn', valid, seed, inexact=0)
 
-# %% ../nbs/00_data.ipynb #504c82be
+# %% ../nbs/00_data.ipynb #c4b5f6c6
 CIFAR10_CLASSES = 'airplane automobile bird cat deer dog frog horse ship truck'.split()
 CIFAR10_MEAN = (0.49139968, 0.48215841, 0.44653091)  # as published, over the 50,000 training images
 CIFAR10_STD = (0.24703223, 0.24348513, 0.26158784)
@@ -179,7 +179,7 @@ def _checked(path, pixels, labels):
     images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), labels.astype(np.int64)
 
-# %% ../nbs/00_data.ipynb #bdb64301
+# %% ../nbs/00_data.ipynb #ff2ea220
 def _read_binary_file(path):
     raw = _read_bytes(path)
     if len(raw) != RECORD*PER_FILE:
@@ -229,7 +229,7 @@ def _unpickle(path):
     except DataError: raise
     except Exception as e: raise DataError(f'{path} is damaged: {one_line(e)}') from None
 
-# %% ../nbs/00_data.ipynb #cee252db
+# %% ../nbs/00_data.ipynb #29bea06b
 def _official_sums():
     from torchvision.datasets import CIFAR10
     return dict(CIFAR10.train_list + CIFAR10.test_list)
@@ -331,7 +331,7 @@ def _why(e):
     if isinstance(e, HTTPError): return f'HTTP {e.code} {one_line(e.reason)}'
     return one_line(getattr(e, 'reason', None) or e or type(e).__name__)
 
-# %% ../nbs/00_data.ipynb #70a351b3
+# %% ../nbs/00_data.ipynb #1bd5c11b
 def _writable(folder):
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -399,7 +399,7 @@ def _unpack(archive, folder):
     except (tarfile.TarError, EOFError) as e: raise DataError(f'{archive} could not be unpacked: {one_line(e)}') from None
     finally: shutil.rmtree(scratch, ignore_errors=True)
 
-# %% ../nbs/00_data.ipynb #d8a95121
+# %% ../nbs/00_data.ipynb #4cfc98ca
 LAYOUTS = {'cifar-10-batches-py': ('', read_pickled), 'cifar-10-batches-bin': ('.bin', read_binary)}
 
 class NotHere(DataError):
@@ -898,7 +898,7 @@ def images_per_second(
     if torch.cuda.is_available(): torch.cuda.synchronize()
     return n/(time.perf_counter() - start)
 
-# %% ../nbs/00_data.ipynb #04ba8751
+# %% ../nbs/00_data.ipynb #12469e17
 def results_folders():
     "Where records are: in the package, and in the checkout it came from"
     import cifar_resnet

@@ -349,7 +349,7 @@ def load_weights(
         reason = f'it has no {e}' if isinstance(e, KeyError) else one_line(e)
         raise DataError(f'{path} holds no weights of this network: {reason}') from None
 
-# %% ../nbs/01_model.ipynb #68278066
+# %% ../nbs/01_model.ipynb #ef4e72e6
 def _home_page():
     from importlib.metadata import metadata
     meta = metadata('cifar_resnet')

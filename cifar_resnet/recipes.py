@@ -527,7 +527,7 @@ def shortened(schedule, epochs=None):
     peak_epoch = schedule.peak_epoch*epochs/schedule.epochs
     return replace(schedule, epochs=epochs, peak_epoch=peak_epoch)
 
-# %% ../nbs/05_recipes.ipynb #96167989
+# %% ../nbs/05_recipes.ipynb #99d42a9e
 def recorded_runs(
     name,  # of a recipe
     epochs=24,  # of runs this long

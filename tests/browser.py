@@ -109,88 +109,10 @@ def test_there_is_a_page_for_every_notebook():
     assert set(PAGES) == notebooks == set(in_order())
 
 
-@pytest.mark.parametrize('page', PAGES)
-def test_loads_without_errors(visit, page):
-    tab = visit(page)
-    broken = tab.evaluate('[...document.images].filter(i => i.complete && !i.naturalWidth && (i.src.startsWith("data:") || i.src.startsWith(location.origin))).map(i => i.src.slice(0, 80))')
-    assert tab.wrong == broken == []
-    assert 5e3 < tab.weight < 2e6, f'{tab.weight/1e6:.2f} MB'
-
-
-@pytest.mark.parametrize('page', PAGES)
-def test_links_lead_somewhere(visit, page, address):
-    links = visit(page).evaluate('[...document.querySelectorAll("a[href]")].map(a => a.href)')
-    inside = {l for l in links if l.startswith(address)}
-    assert len(inside) > 10
-    for link in inside:
-        target, _, anchor = link[len(address) + 1:].partition('#')
-        file = SITE/(target or 'index.html')
-        assert file.exists(), link
-        assert not anchor or f'id="{anchor}"' in file.read_text(encoding='utf-8'), link
-
-
-def test_next_and_previous_follow_the_sidebar(visit):
-    order = in_order()
-    for page, following in zip(order, order[1:]):
-        assert visit(page).locator('.nav-page-next a').get_attribute('href').removeprefix('./') == following
-    assert visit(order[-1]).locator('.nav-page-previous a').get_attribute('href').removeprefix('./') == order[-2]
-
-
-@pytest.mark.parametrize('page', PAGES)
-def test_holds_on_a_phone(visit, page):
-    tab = visit(page, PHONE)
-    assert tab.evaluate('document.scrollingElement.scrollWidth') <= PHONE['width']
-
-
-@pytest.mark.parametrize('page', PAGES)
-def test_figures_say_what_they_show(visit, page):
-    silent = visit(page).evaluate('[...document.querySelectorAll("main img, #quarto-document-content img")].filter(i => !i.alt.trim()).map(i => i.src.slice(0, 60))')
-    assert silent == []
-
-
-@pytest.mark.parametrize('page', chapters())
-def test_figures_have_captions_and_a_badge_is_there(visit, page):
-    tab = visit(page)
-    assert tab.locator('a[href^="https://colab.research.google.com/github/"] img').count() == 1
-    bare = tab.evaluate('[...document.querySelectorAll(".cell-output-display img")].filter(i => !i.closest("figure")?.querySelector("figcaption")?.innerText.trim()).length')
-    assert bare == 0
-
-
-def test_search_finds_grad_cam(visit):
-    tab = visit('index.html')
-    tab.keyboard.press('/')  # by keyboard alone
-    tab.keyboard.type('Grad-CAM')
-    tab.wait_for_selector('.smalldocs-search-results a', timeout=5000)
-    found = tab.evaluate('[...document.querySelectorAll(".smalldocs-search-results a")].map(a => a.getAttribute("href"))')
-    assert any('analysis.html' in f for f in found), found
-    tab.keyboard.press('ArrowDown')
-    tab.keyboard.press('Enter')
-    tab.wait_for_url(re.compile(r'\.html'), timeout=5000)
-    assert 'Grad-CAM' in tab.inner_text('body')
-
-
-def test_search_finds_nothing_where_nothing_is(visit):
-    tab = visit('index.html')
-    tab.fill('input[type=search]', 'xylophone')
-    tab.wait_for_selector('.search-none', timeout=5000)
-
-
 def background(tab): return tab.evaluate('getComputedStyle(document.body).backgroundColor')
 
 
 def brightness(colour): return sum(map(int, re.findall(r'\d+', colour)[:3]))/3
-
-
-@pytest.mark.parametrize('page', PAGES)
-def test_the_switch_changes_the_theme(visit, page):
-    tab = visit(page)
-    light = background(tab)
-    tab.click('.quarto-color-scheme-toggle')
-    tab.wait_for_timeout(200)
-    dark = background(tab)
-    assert brightness(light) > 200 > 80 > brightness(dark)
-    tab.reload()
-    assert background(tab) == dark  # it is remembered
 
 
 CLEAR = """
@@ -208,14 +130,6 @@ async () => {  // share of the pixels of each figure that a page behind it would
   return bad;
 }
 """
-
-
-@pytest.mark.parametrize('page', PAGES)
-def test_figures_stay_legible_in_the_dark(visit, page):
-    "Their axes and letters are dark: the page must not shine through"
-    tab = visit(page, theme='dark')
-    assert tab.evaluate(CLEAR) == []
-    assert tab.evaluate('[...document.querySelectorAll(".cell-output-display img")].every(i => getComputedStyle(i).filter == "none" && getComputedStyle(i).opacity == "1")')
 
 
 CONTRAST = r"""
@@ -240,11 +154,87 @@ CONTRAST = r"""
 """
 
 
-@pytest.mark.parametrize('theme', ['light', 'dark'])
+BROKEN = '[...document.images].filter(i => i.complete && !i.naturalWidth && (i.src.startsWith("data:") || i.src.startsWith(location.origin))).map(i => i.src.slice(0, 80))'
+SILENT = '[...document.querySelectorAll("main img, #quarto-document-content img")].filter(i => !i.alt.trim()).map(i => i.src.slice(0, 60))'
+BARE = '[...document.querySelectorAll(".cell-output-display img")].filter(i => !i.closest("figure")?.querySelector("figcaption")?.innerText.trim()).map(i => i.alt.slice(0, 60))'
+FADED = '[...document.querySelectorAll(".cell-output-display img")].filter(i => getComputedStyle(i).filter != "none" || getComputedStyle(i).opacity != "1").map(i => i.alt.slice(0, 60))'
+
+
+def broken_links(tab, address):
+    links = {l for l in tab.evaluate('[...document.querySelectorAll("a[href]")].map(a => a.href)') if l.startswith(address)}
+    def leads_nowhere(link):
+        target, _, anchor = link[len(address) + 1:].partition('#')
+        file = SITE/(target or 'index.html')
+        return not file.exists() or anchor and f'id="{anchor}"' not in file.read_text(encoding='utf-8')
+    return ['hardly a link'] if len(links) < 10 else sorted(filter(leads_nowhere, links))
+
+
+def too_pale(tab):
+    looked, poor = tab.evaluate(CONTRAST)
+    return ['hardly a word'] if looked < 30 else poor
+
+
 @pytest.mark.parametrize('page', PAGES)
-def test_contrast(visit, page, theme):
-    looked, poor = visit(page, theme=theme).evaluate(CONTRAST)
-    assert looked > 30 and poor == []
+def test_page(visit, page, address):
+    tab, found = visit(page), {}
+    found['broken images'] = tab.evaluate(BROKEN)
+    found['links that lead nowhere'] = broken_links(tab, address)
+    found['figures without a description'] = tab.evaluate(SILENT)
+    found['figures that the page shines through, so not legible in the dark'] = tab.evaluate(CLEAR)
+    found['contrast below AA, light'] = too_pale(tab)
+    tab.emulate_media(color_scheme='dark')
+    tab.wait_for_function('document.documentElement.classList.contains("quarto-dark")')
+    tab.wait_for_timeout(500)  # colours fade over
+    found['not dark'] = [background(tab)] if brightness(background(tab)) > 80 else []
+    found['contrast below AA, dark'] = too_pale(tab)
+    found['figures that fade in the dark'] = tab.evaluate(FADED)
+    tab.set_viewport_size(PHONE)
+    tab.wait_for_timeout(100)
+    width = tab.evaluate('document.scrollingElement.scrollWidth')
+    found['wider than a phone'] = [width] if width > PHONE['width'] else []
+    found['megabytes'] = [] if 5e3 < tab.weight < 2e6 else [tab.weight/1e6]
+    if page in chapters():
+        found['badges'] = [] if tab.locator('a[href^="https://colab.research.google.com/github/"] img').count() == 1 else ['not one']
+        found['figures without a caption'] = tab.evaluate(BARE)
+    found['errors'] = tab.wrong
+    assert {what: where for what, where in found.items() if where} == {}
+
+
+def test_next_and_previous_follow_the_sidebar(visit):
+    order = in_order()
+    for page, following in zip(order, order[1:]):
+        assert visit(page).locator('.nav-page-next a').get_attribute('href').removeprefix('./') == following
+    assert visit(order[-1]).locator('.nav-page-previous a').get_attribute('href').removeprefix('./') == order[-2]
+
+
+def test_search_finds_grad_cam(visit):
+    tab = visit('index.html')
+    tab.keyboard.press('/')  # by keyboard alone
+    tab.keyboard.type('Grad-CAM')
+    tab.wait_for_selector('.smalldocs-search-results a', timeout=5000)
+    found = tab.evaluate('[...document.querySelectorAll(".smalldocs-search-results a")].map(a => a.getAttribute("href"))')
+    assert any('analysis.html' in f for f in found), found
+    tab.keyboard.press('ArrowDown')
+    tab.keyboard.press('Enter')
+    tab.wait_for_url(re.compile(r'\.html'), timeout=5000)
+    assert 'Grad-CAM' in tab.inner_text('body')
+
+
+def test_search_finds_nothing_where_nothing_is(visit):
+    tab = visit('index.html')
+    tab.fill('input[type=search]', 'xylophone')
+    tab.wait_for_selector('.search-none', timeout=5000)
+
+
+def test_the_switch_changes_the_theme(visit):
+    tab = visit('data.html')
+    light = background(tab)
+    tab.click('.quarto-color-scheme-toggle')
+    tab.wait_for_timeout(200)
+    dark = background(tab)
+    assert brightness(light) > 200 > 80 > brightness(dark)
+    tab.reload()
+    assert background(tab) == dark  # it is remembered
 
 
 def test_every_stop_of_the_keyboard_can_be_seen(visit):

@@ -58,7 +58,7 @@ def test_how_many_are_wrong(prose, record):
 def test_what_a_high_end_costs(prose, record, root):
     usual, four, ten = (np.mean(valid_accs(record, root, f'rates/cpu-peak0.4-end{end}-?.json')) for end in (.01, .04, .1))
     assert .7 < usual - four < 1 and 1 < usual - ten < 2
-    assert 'At 4 % it loses nearly a point, at 10 % more than one' in prose['02_lr_finder']
+    assert 'At 4 % it loses nearly a point, at 10 % more than one (' in prose['02_lr_finder']
 
 
 def test_the_short_race(prose, record, root):

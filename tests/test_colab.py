@@ -1,0 +1,105 @@
+"""The set-up cell of every chapter as Colab runs it: in a Python that has the libraries, and not this package."""
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+
+import nbformat
+import pytest
+
+
+def setup_cells(root):
+    cells = {p.name: [c.source for c in nbformat.read(p, 4).cells if 'code-summary: set-up for Colab' in c.source] for p in (root/'nbs').glob('*.ipynb')}
+    return {name: found for name, found in cells.items() if found}
+
+
+@pytest.fixture(scope='module')
+def cell(root):
+    found = setup_cells(root)
+    assert {len(cells) for cells in found.values()} == {1} and len({cells[0] for cells in found.values()}) == 1
+    return found['00_data.ipynb'][0]
+
+
+@pytest.fixture(scope='module')
+def repository(root, tmp_path_factory):
+    "This project as a repository with a branch `main`, as it is in the working folder"
+    folder = tmp_path_factory.mktemp('project')
+    listed = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard', '-z'], cwd=root, capture_output=True, text=True)
+    if listed.returncode: pytest.skip('this is no git checkout: there is nothing to install from')
+    for name in filter(None, listed.stdout.split('\0')):
+        if not (root/name).is_file(): continue
+        (folder/name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root/name, folder/name)
+    who = ['-c', 'user.name=test', '-c', 'user.email=test@example.com']
+    for command in (['init', '-q', '-b', 'main'], ['add', '-A'], [*who, 'commit', '-qm', 'all']): subprocess.run(['git', *command], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def colab(tmp_path):
+    "Run code in a fresh Python; `repository` stands where the address of settings.ini leads"
+    venv.create(tmp_path/'python', with_pip=True)
+    subprocess.run([tmp_path/'python'/'bin'/'python', '-m', 'pip', 'uninstall', '-qy', 'setuptools'], capture_output=True)  # an old one, that would hide ours
+    site = next((tmp_path/'python').glob('lib/python*/site-packages'))
+    (site/'libraries.pth').write_text(sysconfig.get_path('purelib') + '\n')  # its own .pth files, so our package, are not followed
+
+    def run(code, home, repository):
+        (tmp_path/'work').mkdir(exist_ok=True)
+        env = {**os.environ, 'GIT_CONFIG_COUNT': '1', 'GIT_CONFIG_KEY_0': f'url.file://{repository}.insteadOf', 'GIT_CONFIG_VALUE_0': home,
+               'PIP_NO_INDEX': '1', 'PIP_NO_BUILD_ISOLATION': 'false'}  # whatever it needed beside the repository would have to be fetched
+        env.pop('PYTHONPATH', None)
+        return subprocess.run([tmp_path/'python'/'bin'/'python', '-c', code], cwd=tmp_path/'work', env=env, capture_output=True, text=True)
+    return run
+
+
+@pytest.fixture(scope='module')
+def home(cell): return cell.split("home, branch = '")[1].split("'")[0]
+
+
+def test_it_installs_and_leaves_torch_alone(cell, colab, home, repository):
+    versions = 'import torch, numpy; print(torch.__version__, numpy.__version__, torch.__file__)\n'
+    before = colab(versions, home, repository)
+    done = colab(cell + "\nimport cifar_resnet.all; print('FROM', cifar_resnet.__file__)\nfrom cifar_resnet.all import load_record; print(load_record('one_cycle_24')['name'])", home, repository)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'python/lib' in done.stdout.split('FROM ')[1] and done.stdout.strip().endswith('one_cycle_24')
+    assert colab(versions, home, repository).stdout == before.stdout
+    again = colab(cell + "\nprint('nothing to do')", home, '/nowhere')
+    assert again.stdout.strip() == 'nothing to do', again.stderr
+
+
+def test_an_address_that_is_none(cell, colab, home, tmp_path):
+    done = colab(cell, home, tmp_path/'nowhere')
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert done.stderr.startswith(f'There is no repository at {home} (branch main)') and 'settings.ini' in done.stderr
+    assert colab('import cifar_resnet', home, tmp_path/'nowhere').returncode == 1
+
+
+def test_a_package_that_cannot_be_installed(cell, colab, home, tmp_path):
+    empty = tmp_path/'empty'
+    empty.mkdir()
+    (empty/'a').write_text('a')
+    who = ['-c', 'user.name=test', '-c', 'user.email=test@example.com']
+    for command in (['init', '-q', '-b', 'main'], ['add', '-A'], [*who, 'commit', '-qm', 'all']): subprocess.run(['git', *command], cwd=empty, check=True)
+    done = colab(cell, home, empty)
+    assert done.returncode == 1 and 'The package could not be installed' in done.stderr and 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('gpu', [True, False])
+def test_it_says_when_there_is_no_gpu(cell, gpu):
+    colab = f"import sys, types, torch; sys.modules['google.colab'] = types.ModuleType('google.colab'); torch.cuda.is_available = lambda: {gpu}\n"
+    said = subprocess.run([sys.executable, '-c', colab + cell], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert ('This runtime has no GPU' in said.stdout) != gpu
+
+
+def test_the_address_has_one_place(root):
+    "Another owner in settings.ini changes badge and cell; no bare package name is ever installed"
+    sys.path.insert(0, str(root/'.ci'))
+    import cells
+    cfg = {**cells.settings(), 'user': 'somebody', 'git_url': 'https://github.com/somebody/cifar_resnet'}
+    assert 'github/somebody/cifar_resnet/blob/main/nbs/00_data.ipynb' in cells.badge(cfg, '00_data.ipynb')
+    text = cells.setup(cfg)
+    assert "'https://github.com/somebody/cifar_resnet', 'main'" in text and cells.settings()['git_url'] not in text
+    assert text.count("'install'") == 1 and "f'git+{home}@{branch}')" in text.split("'install'")[1].split('\n')[0]
