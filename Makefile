@@ -69,8 +69,8 @@ results-gpu: ## the same for a GPU; needs only torch, torchvision, NumPy, tqdm, 
 test: $(READY) ## run every chapter's cells and every test
 	@$(BIN)/python tests/run.py
 
-test-kernels: $(READY) ## run every chapter in a real Jupyter kernel, on digits
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/kernels.py
+test-kernels: $(READY) ## run every notebook in a real Jupyter kernel, on digits, and the set-up cell as Colab does
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/kernels.py tests/colab.py
 
 test-faults: $(READY) ## kill training 20 times at random moments, resume it, compare
 	@$(BIN)/python tests/faults.py 20

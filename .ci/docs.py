@@ -25,9 +25,14 @@ def as_quarto_names_it(text):
     return re.sub(r'"output-file: \S+\\n",?\s*', '', NUMBERED.sub(r'\1', text))
 
 
+def prepare():
+    "For the processes that nbdev starts"
+    os.environ['PYTHONWARNINGS'] = 'ignore:Found cells containing imports'  # cells that define a function with an import in it
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT/'.ci'), os.environ.get('PYTHONPATH')]))  # for shown.py
+
+
 def process():
     "Notebooks that are new go through nbdev, and into PAGES"
-    os.environ['PYTHONWARNINGS'] = 'ignore:Found cells containing imports'  # cells that define a function with an import in it
     from nbdev.doclinks import _build_modidx
     from nbdev.quarto import refresh_quarto_yml
     from nbdev.serve import proc_nbs
@@ -73,6 +78,7 @@ def preview():
 
 
 if __name__ == '__main__':
+    prepare()
     if sys.argv[1:2] == ['preview']: sys.exit(preview())
     build(*sys.argv[1:])
     print(ROOT/'_docs'/'index.html')

@@ -1,0 +1,31 @@
+"""How a page shows what the package has: nbdev asks `Shown` (settings.ini, `renderer`) for each function and class of a chapter."""
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import nbformat
+from nbdev.showdoc import BasicMarkdownRenderer
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent/'nbs'
+
+
+@cache
+def visible():
+    "(names whose whole source stands on a page, those of them that need a heading above it)"
+    names, first, headed = set(), set(), set()
+    for cell in (c for path in NOTEBOOKS.glob('*.ipynb') for c in nbformat.read(path, 4).cells):
+        if cell.cell_type == 'markdown': headed |= set(re.findall(r'^#+ `(\w+)`$', cell.source, re.M))
+        elif cell.source.startswith('#| exports'):
+            here = [node.name for node in ast.parse(cell.source).body if hasattr(node, 'name') and not node.name.startswith('_')]
+            names |= set(here)
+            first |= set(here[:1])
+    return names, first - headed
+
+
+class Shown(BasicMarkdownRenderer):
+    "Signature and purpose; only a heading where the source, which has both, stands below"
+    def _repr_markdown_(self):
+        names, need_heading = visible()
+        if self.nm not in names: return super()._repr_markdown_()
+        return f'{"#"*self.title_level} {self.nm}\n' if self.nm in need_heading else ''
