@@ -198,8 +198,9 @@ def begun(resume, given, out):
             raise ValueError(f'--{name.replace("_", "-")} {value}: this run was begun with {settings.get(name)}, and a run does not change on its way')
     return settings, folder
 
-# %% ../nbs/08_cli.ipynb #bdf309ca
+# %% ../nbs/08_cli.ipynb #64b64714
 def cycle(s, lr_min, lr_max):
+    "The one cycle that settings ask for"
     from cifar_resnet.train import OneCycle
     return OneCycle(lr_min, lr_max, s['epochs'], s['peak_epoch'], s['anneal'])
 
@@ -327,11 +328,11 @@ def _record(path, name):
     if not needed <= record.keys(): raise ValueError(f'{name} is no record of a training run')
     return record
 
-# %% ../nbs/08_cli.ipynb #dcd46a8c
+# %% ../nbs/08_cli.ipynb #0269d8ff
 @command
 def cifar_predict(
     weights:str,  # a .safetensors file, a run's folder, or the name of a recorded run
-    images:Param('picture files', str, nargs='+'),
+    images:Param('picture files', str, nargs='+'),  # PNG, JPEG, …: any that Pillow reads
     top:int=3,  # how many classes to name for each
     json:bool=False,  # print JSON, with all probabilities?
     cam:str=None,  # a folder for pictures of where the network looked

@@ -265,9 +265,12 @@ def measured_field(
     touched = (image.grad[0, 0] != 0).nonzero()
     return int((touched.max(0).values - touched.min(0).values + 1).unique().item())
 
-# %% ../nbs/01_model.ipynb #5f3b6967
+# %% ../nbs/01_model.ipynb #3d0ea969
 @styled
-def plot_fields(model:CustomResNet, image):  # of any width; uint8 (32, 32, 3)
+def plot_fields(
+    model:CustomResNet,  # of any width
+    image,  # uint8 (32, 32, 3)
+):  # a matplotlib figure
     "The receptive field of a value in the middle, after each stage, drawn on an image"
     import matplotlib.pyplot as plt, seaborn as sns
     from matplotlib.patches import Rectangle
@@ -294,10 +297,11 @@ def predict_proba(
     try: return model.eval()(images).float().softmax(1)
     finally: model.train(was_training)
 
-# %% ../nbs/01_model.ipynb #e712ea38
+# %% ../nbs/01_model.ipynb #b11e9591
 def gradient_norms(
     model:nn.Module,  # a network that gives logits
-    x, y,  # a batch
+    x,  # a batch of images
+    y,  # their labels
 ):  # {name of the convolution: |gradient| / |weights|}
     "How strongly one batch pulls at every convolution"
     nn.functional.cross_entropy(model(x), y).backward()

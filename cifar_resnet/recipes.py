@@ -7,7 +7,7 @@ __all__ = ['MEAN_COLOUR', 'BLACK', 'PLAIN_SGD', 'Crop', 'Flip', 'Cutout', 'Resiz
            'published_cycle', 'Anew', 'constant_rate', 'OverlappingNet', 'SoftmaxNet', 'Recipe', 'one_cycle', 'recipes',
            'run_recipe', 'recipes_named', 'shortened', 'recorded_runs', 'accuracy_of', 'in_words', 'systems_table',
            'short_table', 'plot_accuracies', 'single_faults', 'interval', 'fault_runs', 'fault_cost', 'cost_lines',
-           'plot_costs']
+           'plot_fault_costs']
 
 # %% ../nbs/05_recipes.ipynb #48958372
 import math, re
@@ -710,9 +710,9 @@ def _cost_words(differences):
     sure = f', 95 % interval {low:+.2f} to {high:+.2f}' if len(differences) > 1 else ''
     return f'{mean:+.2f} points{sure} (n={len(differences)})'
 
-# %% ../nbs/05_recipes.ipynb #0234d5b5
+# %% ../nbs/05_recipes.ipynb #d7a6bf4b
 @styled
-def plot_costs(small=True):  # those on the small network?
+def plot_fault_costs(small=True):  # those on the small network?
     "What each single fault costs, with its interval"
     import matplotlib.pyplot as plt, seaborn as sns
     costs = {fault: fault_cost(fault, small) for fault in single_faults()}

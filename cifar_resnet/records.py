@@ -168,7 +168,7 @@ def make_all(
     print(f'\nmade {len(made)}: ' + ' '.join(made) + f'\nleft {len(left)}: ' + ' '.join(left))
     return made
 
-# %% ../nbs/09_records.ipynb #e52cac3e
+# %% ../nbs/09_records.ipynb #8e7d3a50
 def spread_of(records):
     "Mean accuracy of runs of one setting, with its standard deviation"
     if not records: return 'diverged'
@@ -182,10 +182,12 @@ def owed_table() -> str:
     for kind in 'cpu', 'gpu':
         for p in plan(kind):
             settings.setdefault((kind, p.name.removesuffix(f'-{p.seed}')), []).append(p.name)
-    lines = [f"{'run':<32} {'on':<4} {'made':>5}  {'accuracy':<24} device"]
+    width = max(len(name) for _, name in settings)
+    lines = [f"{'run':<{width}} {'on':<4} {'made':<5}  {'accuracy':<24} device"]
     for (kind, name), runs in settings.items():
         made = [load_record(r) for r in runs if r in there]
         ended = [r for r in made if 'diverged' not in r]
-        lines.append(f"{name:<32} {kind:<4} {len(made)}/{len(runs):<3}  {spread_of(ended) if made else 'owed':<24} "
+        accuracy = spread_of(ended) if made else 'owed'
+        lines.append(f"{name:<{width}} {kind:<4} {f'{len(made)}/{len(runs)}':<5}  {accuracy:<24} "
                      f"{made[0]['environment']['device'] if made else ''}".rstrip())
     return '\n'.join(lines)

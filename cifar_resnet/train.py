@@ -113,9 +113,12 @@ def walk(
         seen.append((opt.param_groups[0]['lr'], opt.param_groups[0]['momentum']))
     return np.array(seen).T
 
-# %% ../nbs/03_one_cycle.ipynb #6417bd75
+# %% ../nbs/03_one_cycle.ipynb #ab0c31cc
 @styled
-def plot_schedule(schedule:OneCycle, per_epoch:int=98):  # any; steps an epoch
+def plot_schedule(
+    schedule:OneCycle,  # any
+    per_epoch:int=98,  # steps an epoch
+):  # a matplotlib figure
     "Learning rate and momentum against the step, on two axes"
     import matplotlib.pyplot as plt, seaborn as sns
     blue, orange = sns.color_palette('deep')[:2]

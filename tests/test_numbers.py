@@ -19,7 +19,7 @@ def prose(root):
     "The text of each page, without code"
     def text(path): return '\n'.join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == 'markdown')
     pages = {p.stem: text(p) for p in (root/'nbs').glob('*.ipynb')} | {'README': (root/'README.md').read_text(encoding='utf-8')}
-    return {name: re.sub(r'```.*?```', '', page, flags=re.S) for name, page in pages.items()}
+    return {name: re.sub(r'```.*?```', '', page, flags=re.S).replace('\N{NO-BREAK SPACE}', ' ') for name, page in pages.items()}
 
 
 def percent(share): return f'{100*share:.2f} %'
