@@ -54,7 +54,8 @@ def main():
     if named := tells_of_this_machine(): problems.append(f"saved outputs name folders of this machine in {', '.join(named)}: mend the cell and run it again")
     if files := changed_by('nbdev_export'): problems.append(f"nbdev_export changes {', '.join(files)}: make export")
     if files := changed_by('nbdev_clean'): problems.append(f"nbdev_clean changes {', '.join(files)}: make export")
-    if readme.render() != ((ROOT/'README.md').read_text(encoding='utf-8'), (ROOT/readme.PICTURE).read_bytes()): problems.append('README.md or its picture is not what nbs/index.ipynb gives: make readme')
+    picture = ROOT/readme.PICTURE
+    if readme.render() != ((ROOT/'README.md').read_text(encoding='utf-8'), picture.read_bytes() if picture.exists() else b''): problems.append('README.md or its picture is not what nbs/index.ipynb gives: make readme')
     if missing := unmet(): problems.append(f"requirements.lock does not meet settings.ini for {', '.join(missing)}: make lock")
     try: cells.main(check=True)
     except SystemExit as e: problems.append(str(e))

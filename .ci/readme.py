@@ -1,6 +1,7 @@
 """README.md and its picture from nbs/index.ipynb, by nbconvert. `render()` gives both; run as a script it writes the files."""
 import base64
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -24,7 +25,8 @@ def render():
     "(text, picture)"
     nb = nbformat.read(ROOT/'nbs'/'index.ipynb', 4)
     figure = next(c for c in nb.cells if '#| label: fig-glance' in c.source)
-    shown = next(iter(o.data['image/png'] for o in figure.outputs if 'image/png' in o.get('data', {})))
+    shown = next((o.data['image/png'] for o in figure.outputs if 'image/png' in o.get('data', {})), None)
+    if shown is None: sys.exit('nbs/index.ipynb has no saved picture: make run-chapters CHAPTERS=nbs/index.ipynb')
     picture = nbformat.v4.new_markdown_cell(f"![{option(figure, 'fig-alt')}]({PICTURE.removeprefix('nbs/')})\n\n*{option(figure, 'fig-cap')}*")
     nb.cells = [picture if c is figure else c for c in nb.cells if c is figure or for_readers(c)]
     text, _ = MarkdownExporter().from_notebook_node(nb)

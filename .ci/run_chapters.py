@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,5 +60,12 @@ def note_seconds(name, seconds):
     save_record('chapters', dict(data='cifar10', run_seconds={**known, name: round(seconds, 1)}))
 
 
-if __name__ == '__main__':
-    for path in map(Path, sys.argv[1:] or sorted((ROOT/'nbs').glob('*.ipynb'))): note_seconds(path.stem, run(path.resolve()))
+def main(paths):
+    for path in paths:
+        if not path.is_file(): sys.exit(f'{path} is not there')
+    for path in paths:
+        try: note_seconds(path.stem, run(path))
+        except CellExecutionError as e: sys.exit(f'{e}\n{path.name} failed; it is left as it was')
+
+
+if __name__ == '__main__': main([Path(name).resolve() for name in sys.argv[1:]] or sorted((ROOT/'nbs').glob('*.ipynb')))
