@@ -90,6 +90,7 @@ readme: $(READY) ## write README.md from nbs/index.ipynb
 
 badges: $(READY) ## carry the owner in settings.ini into every chapter's badge and set-up cell
 	@$(BIN)/python .ci/cells.py
+	@$(BIN)/nbdev_export
 
 docs: $(READY) ## build the site into _docs/ (with Quarto where it is installed)
 	@$(BIN)/python .ci/docs.py
@@ -109,4 +110,4 @@ lock: | $(VENV)/.uv ## renew requirements.lock from settings.ini
 	    --custom-compile-command 'make lock' --constraints - setup.py -o $(LOCK)
 
 clean: ## remove what was built (not .venv, not runs/)
-	rm -rf _docs _pages _proc build dist *.egg-info nbs/nbdev.yml
+	rm -rf _docs _pages _preview _proc build dist *.egg-info nbs/nbdev.yml

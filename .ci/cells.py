@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
+WITHOUT = 'index', 'glossary', 'reference', 'teaching'  # pages that nobody runs in Colab
 
 
 def settings():
@@ -26,7 +27,8 @@ def setup(cfg):
     return f'''#| code-fold: true
 #| code-summary: set-up for Colab (elsewhere it does nothing)
 import importlib.util, sys
-if importlib.util.find_spec('cifar_resnet') is None:
+found = importlib.util.find_spec('cifar_resnet')
+if found is None or found.origin is None:  # None: a folder of that name
     import os, subprocess
     from importlib.metadata import version
     home, branch = '{cfg['git_url']}', '{cfg['branch']}'
@@ -61,6 +63,8 @@ def main(check):
         stale.append(path.name)
         for cell, text in changes: cell.source = text
         if not check: path.write_text(nbformat.writes(nb) + '\n', encoding='utf-8')
+    bare = [p.name for p in (ROOT/'nbs').glob('*.ipynb') if p.stem not in WITHOUT and len(list(wanted(nbformat.read(p, 4), cfg, p.name))) != 2]
+    if bare: sys.exit(f"a badge and a set-up cell, one of each, are missing in {', '.join(bare)}")
     if check and stale: sys.exit(f"badge or set-up cell is not what settings.ini says in {', '.join(stale)}: make badges")
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import cells
+import nbformat
 import readme
 from packaging.requirements import Requirement
 
@@ -49,8 +50,20 @@ def tells_of_this_machine():
     return [p.name for p in sorted(ROOT.glob('nbs/*.ipynb')) if re.search(r'site-packages|/home/|/root/|/Users/', p.read_text(encoding='utf-8'))]
 
 
+def without_results():
+    "Notebooks whose saved outputs are errors, or of a quick run, or figures without a picture"
+    for path in sorted(ROOT.glob('nbs/*.ipynb')):
+        for cell in nbformat.read(path, 4).cells:
+            if cell.cell_type != 'code': continue
+            said = ''.join(o.get('text', '') for o in cell.outputs)
+            if any(o.output_type == 'error' for o in cell.outputs): yield f'{path.name} holds an error'
+            if re.search(r'^This chapter runs on digits|^skipped: .*this run is on digits', said, re.M): yield f'{path.name} was run on digits'
+            if re.search(r'^#\| label: fig-', cell.source, re.M) and not any('image/' in kind for o in cell.outputs for kind in o.get('data', {})): yield f'{path.name} has a figure without a picture'
+
+
 def main():
     problems = []
+    problems += [f'{what}: make run-chapters' for what in dict.fromkeys(without_results())]
     if named := tells_of_this_machine(): problems.append(f"saved outputs name folders of this machine in {', '.join(named)}: mend the cell and run it again")
     if files := changed_by('nbdev_export'): problems.append(f"nbdev_export changes {', '.join(files)}: make export")
     if files := changed_by('nbdev_clean'): problems.append(f"nbdev_clean changes {', '.join(files)}: make export")

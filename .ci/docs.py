@@ -7,9 +7,12 @@ usage: python .ci/docs.py                builds it
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from nbdev.config import get_config
@@ -31,22 +34,29 @@ def prepare():
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT/'.ci'), os.environ.get('PYTHONPATH')]))  # for shown.py
 
 
-def process():
+def process(pages=PAGES):
     "Notebooks that are new go through nbdev, and into PAGES"
     from nbdev.doclinks import _build_modidx
     from nbdev.quarto import refresh_quarto_yml
     from nbdev.serve import proc_nbs
     refresh_quarto_yml()
     _build_modidx()
-    PAGES.mkdir(exist_ok=True)
+    pages.mkdir(exist_ok=True)
+    sources = {p.name for p in (ROOT/'nbs').glob('*.ipynb')}
+    named = Counter(NUMBERED.sub(r'\1', name) for name in sources)
+    if twice := [name for name, n in named.items() if n > 1]: sys.exit(f"two notebooks would make the same page: {', '.join(twice)}")
     for path in proc_nbs().iterdir():
-        if path.name == '_docs' or path.name.startswith('.'): continue
-        page, text = PAGES/NUMBERED.sub(r'\1', path.name), as_quarto_names_it(path.read_text(encoding='utf-8'))
-        if not page.exists() or page.read_text(encoding='utf-8') != text: page.write_text(text, encoding='utf-8')
+        if not path.is_file() or path.suffix == '.ipynb' and path.name not in sources: continue
+        content = path.read_bytes()
+        if path.suffix in ('.ipynb', '.yml'): content = as_quarto_names_it(content.decode()).encode()
+        page = pages/NUMBERED.sub(r'\1', path.name)
+        if not page.exists() or page.read_bytes() != content: page.write_bytes(content)
+    for page in pages.glob('*.ipynb'):
+        if page.name not in named: page.unlink()
 
 
-def start_afresh():
-    for folder in PAGES, ROOT/'_proc': shutil.rmtree(folder, ignore_errors=True)
+def start_afresh(pages=PAGES):
+    for folder in pages, ROOT/'_proc': shutil.rmtree(folder, ignore_errors=True)
 
 
 def build(how=''):
@@ -58,23 +68,38 @@ def build(how=''):
     shutil.move(PAGES/get_config().doc_path.name, ROOT/'_docs')
 
 
-def sources(): return {p: p.stat().st_mtime for p in [ROOT/'_quarto.yml', *(ROOT/'nbs').glob('*.ipynb'), *(ROOT/'nbs').glob('*.css')]}
+def sources():
+    found = {}
+    for path in [ROOT/'_quarto.yml', *(ROOT/'nbs').glob('*.ipynb'), *(ROOT/'nbs').glob('*.css')]:
+        with suppress(OSError): found[path] = path.stat().st_mtime  # an editor may be replacing it
+    return found
+
+
+def in_use(port):
+    with socket.socket() as s: return s.connect_ex(('127.0.0.1', port)) == 0
 
 
 def preview():
     if shutil.which('quarto'): return subprocess.run([SCRIPTS/'nbdev_preview'], cwd=ROOT)
-    start_afresh()
-    process()
-    server = subprocess.Popen([SCRIPTS/'smalldocs', 'preview', PAGES, *sys.argv[2:]], cwd=ROOT)  # it rebuilds and reloads when PAGES changes
+    options, pages = sys.argv[2:], ROOT/'_preview'
+    port = int(options[options.index('--port') + 1]) if '--port' in options else 4200
+    if in_use(port): return f'port {port} is in use: choose another with --port (a preview may be running already)'
+    server = None
     try:
+        start_afresh(pages)
+        process(pages)
+        server = subprocess.Popen([SCRIPTS/'smalldocs', 'preview', pages, *options], cwd=ROOT)  # it rebuilds and reloads when a page changes
         seen = sources()
         while server.poll() is None:
             time.sleep(1)
-            if (now := sources()) != seen:
-                seen = now
-                process()
-    except KeyboardInterrupt: pass
-    finally: server.terminate()
+            if (now := sources()) == seen: continue
+            seen = now
+            try: process(pages)
+            except Exception as e: print(f'not shown yet, it cannot be read: {e}', file=sys.stderr)
+        return server.returncode
+    except KeyboardInterrupt: return 0
+    finally:
+        if server: server.terminate()
 
 
 if __name__ == '__main__':

@@ -5,20 +5,27 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from pathlib import Path
 
 import nbformat
 import pytest
 
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'.ci'))
+import cells  # noqa: E402
+
+BRANCH = cells.settings()['branch']
+
+
 def setup_cells(root):
-    cells = {p.name: [c.source for c in nbformat.read(p, 4).cells if 'code-summary: set-up for Colab' in c.source] for p in (root/'nbs').glob('*.ipynb')}
-    return {name: found for name, found in cells.items() if found}
+    found = {p.name: [c.source for c in nbformat.read(p, 4).cells if 'code-summary: set-up for Colab' in c.source] for p in (root/'nbs').glob('*.ipynb')}
+    return {name: sources for name, sources in found.items() if sources}
 
 
 @pytest.fixture(scope='module')
 def cell(root):
     found = setup_cells(root)
-    assert {len(cells) for cells in found.values()} == {1} and len({cells[0] for cells in found.values()}) == 1
+    assert {len(sources) for sources in found.values()} == {1} and len({sources[0] for sources in found.values()}) == 1
     return found['00_data.ipynb'][0]
 
 
@@ -33,7 +40,7 @@ def repository(root, tmp_path_factory):
         (folder/name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root/name, folder/name)
     who = ['-c', 'user.name=test', '-c', 'user.email=test@example.com']
-    for command in (['init', '-q', '-b', 'main'], ['add', '-A'], [*who, 'commit', '-qm', 'all']): subprocess.run(['git', *command], cwd=folder, check=True)
+    for command in (['init', '-q', '-b', BRANCH], ['add', '-A'], [*who, 'commit', '-qm', 'all']): subprocess.run(['git', *command], cwd=folder, check=True)
     return folder
 
 
@@ -69,10 +76,17 @@ def test_it_installs_and_leaves_torch_alone(cell, colab, home, repository):
     assert again.stdout.strip() == 'nothing to do', again.stderr
 
 
+def test_a_clone_in_the_working_folder_is_not_the_package(cell, colab, home, repository, tmp_path):
+    "After `git clone` in Colab there is a folder `cifar_resnet` that Python would take for an empty package"
+    (tmp_path/'work'/'cifar_resnet').mkdir(parents=True)
+    done = colab(cell + "\nimport cifar_resnet.all; print('FROM', cifar_resnet.__file__)", home, repository)
+    assert done.returncode == 0 and 'python/lib' in done.stdout, done.stdout + done.stderr
+
+
 def test_an_address_that_is_none(cell, colab, home, tmp_path):
     done = colab(cell, home, tmp_path/'nowhere')
     assert done.returncode == 1 and 'Traceback' not in done.stderr
-    assert done.stderr.startswith(f'There is no repository at {home} (branch main)') and 'settings.ini' in done.stderr
+    assert done.stderr.startswith(f'There is no repository at {home} (branch {BRANCH})') and 'settings.ini' in done.stderr
     assert colab('import cifar_resnet', home, tmp_path/'nowhere').returncode == 1
 
 
@@ -81,7 +95,7 @@ def test_a_package_that_cannot_be_installed(cell, colab, home, tmp_path):
     empty.mkdir()
     (empty/'a').write_text('a')
     who = ['-c', 'user.name=test', '-c', 'user.email=test@example.com']
-    for command in (['init', '-q', '-b', 'main'], ['add', '-A'], [*who, 'commit', '-qm', 'all']): subprocess.run(['git', *command], cwd=empty, check=True)
+    for command in (['init', '-q', '-b', BRANCH], ['add', '-A'], [*who, 'commit', '-qm', 'all']): subprocess.run(['git', *command], cwd=empty, check=True)
     done = colab(cell, home, empty)
     assert done.returncode == 1 and 'The package could not be installed' in done.stderr and 'Traceback' not in done.stderr
 
@@ -96,10 +110,8 @@ def test_it_says_when_there_is_no_gpu(cell, gpu):
 
 def test_the_address_has_one_place(root):
     "Another owner in settings.ini changes badge and cell; no bare package name is ever installed"
-    sys.path.insert(0, str(root/'.ci'))
-    import cells
     cfg = {**cells.settings(), 'user': 'somebody', 'git_url': 'https://github.com/somebody/cifar_resnet'}
-    assert 'github/somebody/cifar_resnet/blob/main/nbs/00_data.ipynb' in cells.badge(cfg, '00_data.ipynb')
+    assert f'github/somebody/cifar_resnet/blob/{BRANCH}/nbs/00_data.ipynb' in cells.badge(cfg, '00_data.ipynb')
     text = cells.setup(cfg)
-    assert "'https://github.com/somebody/cifar_resnet', 'main'" in text and cells.settings()['git_url'] not in text
+    assert f"'https://github.com/somebody/cifar_resnet', '{BRANCH}'" in text and cells.settings()['git_url'] not in text
     assert text.count("'install'") == 1 and "f'git+{home}@{branch}')" in text.split("'install'")[1].split('\n')[0]

@@ -5,7 +5,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 NOTEBOOKS = sorted(p.stem for p in (Path(__file__).resolve().parent.parent/'nbs').glob('*.ipynb'))
 # What settings.ini lists for developers only: whoever has installed the package alone, in Colab for example, does not have it.
@@ -31,6 +33,15 @@ def runs(root, tmp_path_factory):
         done = subprocess.run([sys.executable, '-c', code, root/'nbs'/f'{name}.ipynb'], cwd=tmp_path_factory.mktemp(name), env=env, stderr=subprocess.PIPE, text=True, timeout=900)
         return done.stderr, done.returncode
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool: return dict(zip(NOTEBOOKS, pool.map(run, NOTEBOOKS)))
+
+
+def test_the_page_of_results_shows_the_records(root):
+    "It only reads results/, so running it again has to give the tables that are saved"
+    def tables(nb): return [o['data']['text/markdown'] for c in nb.cells if c.cell_type == 'code' for o in c.outputs if 'text/markdown' in o.get('data', {})]
+    saved = nbformat.read(root/'nbs'/'results.ipynb', 4)
+    shown = tables(saved)
+    NotebookClient(saved, timeout=600, kernel_name='python3').execute()
+    assert len(shown) == 5 and tables(saved) == shown
 
 
 def test_developers_tools_are_absent(tmp_path):
