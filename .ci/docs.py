@@ -1,9 +1,8 @@
 """Build the site into _docs/: with Quarto where it is installed, else with nbdev's own processing and smalldocs.
 
-usage: python .ci/docs.py                builds it
-       python .ci/docs.py smalldocs      builds it with smalldocs, also where Quarto is
-       python .ci/docs.py preview        builds it, serves it on this machine, and does so again on every change
+`smalldocs` takes smalldocs also where Quarto is; `preview` serves the site on this machine, and builds it again on every change.
 """
+import argparse
 import os
 import re
 import shutil
@@ -35,7 +34,7 @@ def prepare():
 
 
 def process(pages=PAGES):
-    "Notebooks that are new go through nbdev, and into PAGES"
+    "Notebooks that are new go through nbdev, and into the folder that smalldocs reads"
     from nbdev.doclinks import _build_modidx
     from nbdev.quarto import refresh_quarto_yml
     from nbdev.serve import proc_nbs
@@ -59,7 +58,7 @@ def start_afresh(pages=PAGES):
     for folder in pages, ROOT/'_proc': shutil.rmtree(folder, ignore_errors=True)
 
 
-def build(how=''):
+def build(how):
     if how != 'smalldocs' and shutil.which('quarto'): return subprocess.run([SCRIPTS/'nbdev_docs'], cwd=ROOT, check=True)
     start_afresh()
     process()
@@ -79,16 +78,15 @@ def in_use(port):
     with socket.socket() as s: return s.connect_ex(('127.0.0.1', port)) == 0
 
 
-def preview():
-    if shutil.which('quarto'): return subprocess.run([SCRIPTS/'nbdev_preview'], cwd=ROOT)
-    options, pages = sys.argv[2:], ROOT/'_preview'
-    port = int(options[options.index('--port') + 1]) if '--port' in options else 4200
+def preview(port, options):
+    if shutil.which('quarto'): return subprocess.run([SCRIPTS/'nbdev_preview'], cwd=ROOT).returncode
+    pages = ROOT/'_preview'
     if in_use(port): return f'port {port} is in use: choose another with --port (a preview may be running already)'
     server = None
     try:
         start_afresh(pages)
         process(pages)
-        server = subprocess.Popen([SCRIPTS/'smalldocs', 'preview', pages, *options], cwd=ROOT)  # it rebuilds and reloads when a page changes
+        server = subprocess.Popen([SCRIPTS/'smalldocs', 'preview', pages, '--port', str(port), *options], cwd=ROOT)  # it rebuilds and reloads when a page changes
         seen = sources()
         while server.poll() is None:
             time.sleep(1)
@@ -103,7 +101,12 @@ def preview():
 
 
 if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('how', nargs='?', default='', choices=['', 'smalldocs', 'preview'])
+    parser.add_argument('--port', type=int, default=4200, help='of the preview')
+    parser.add_argument('--no-browser', action='store_true', help='do not open the preview')
+    args = parser.parse_args()
     prepare()
-    if sys.argv[1:2] == ['preview']: sys.exit(preview())
-    build(*sys.argv[1:])
+    if args.how == 'preview': sys.exit(preview(args.port, ['--no-browser']*args.no_browser))
+    build(args.how)
     print(ROOT/'_docs'/'index.html')

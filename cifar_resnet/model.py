@@ -152,7 +152,7 @@ def _res_line(x, y):
     return drawn + words + (f'<path d="M {x+2} {y} V {y-24} H {end+10} V {y-12}" class="road" marker-end="url(#tip)"/><path d="M {x+2} {y-24} V {y} H {x+12}" class="road"/>'
                     f'<circle cx="{end+10}" cy="{y}" r="9" class="sum"/><text x="{end+10}" y="{y+5}" class="plus">+</text>')
 
-# %% ../nbs/01_model.ipynb #b7f1eb30
+# %% ../nbs/01_model.ipynb #e3c4bc65
 _DIAGRAM = '''<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {height}" role="img" aria-label="{label}" style="max-width:100%;height:auto">
 <style>.name{{font:700 15px sans-serif;fill:#1d3557}} .shape{{font:13px sans-serif;fill:#44546a;text-anchor:end}} .pill{{font:12.5px sans-serif;fill:#fff;text-anchor:middle}}
 .term{{font:italic 14px serif;fill:#c44e52}} .plus{{font:700 15px sans-serif;text-anchor:middle;fill:#c44e52}} .sum{{fill:#fff;stroke:#c44e52;stroke-width:1.8}} .road{{fill:none;stroke:#c44e52;stroke-width:1.8}} .way{{stroke:#8d99ae;stroke-width:2}}</style>
@@ -165,6 +165,7 @@ def _row(y, name, shape, count, side, sheets, colour, ops, residual):
     if count: text += f'<text x="700" y="{y-2}" class="shape">{count:,} parameters</text>'
     return _stack(y, side, sheets, colour) + text + _pills(150, y + 4, ops)[0] + (_res_line(150, y + 54) if residual else '')
 
+# %% ../nbs/01_model.ipynb #9091e14c
 def diagram(model:CustomResNet):  # of any width
     "A drawing of the network with its own numbers, as SVG"
     from IPython.display import SVG

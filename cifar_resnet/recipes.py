@@ -181,7 +181,7 @@ class Steps:
         for step in fixes.keys() - set(self.steps): raise ValueError(f'{step} is none of the steps')
         return Steps(tuple(fixes.get(step, step) for step in self.steps))
 
-# %% ../nbs/05_recipes.ipynb #054d7a14
+# %% ../nbs/05_recipes.ipynb #10a3967c
 @patch
 def twin(self:Crop):
     A, side = _albumentations(), 32 + 2*self.pad
@@ -189,6 +189,7 @@ def twin(self:Crop):
     return [A.PadIfNeeded(min_height=side, min_width=side, border_mode=mode, p=self.p),
             A.RandomCrop(height=32, width=32)]
 
+# %% ../nbs/05_recipes.ipynb #52fcf758
 @patch
 def twin(self:Flip):
     A = _albumentations()
@@ -196,6 +197,7 @@ def twin(self:Flip):
     across, down = A.HorizontalFlip(p=1), A.VerticalFlip(p=1)
     return [A.OneOf([across, down, A.Compose([across, down])], p=self.p)]
 
+# %% ../nbs/05_recipes.ipynb #c69c39ee
 @patch
 def twin(self:Cutout):
     A, size = _albumentations(), (self.side, self.side)

@@ -17,19 +17,24 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT/'_docs'
+sys.path.insert(0, str(ROOT/'.ci'))
+import cells  # noqa: E402
+
 PAGES = sorted(p.name for p in SITE.glob('*.html'))
 WIDE, PHONE = {'width': 1280, 'height': 900}, {'width': 375, 'height': 800}
 FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking']
 
 
-def chapters(): return [p for p in PAGES if p not in ('index.html', 'glossary.html', 'teaching.html', 'reference.html')]
+def page_of(notebook):
+    "00_data.ipynb → data.html"
+    return re.sub(r'^\d+[a-z]?_', '', notebook).replace('.ipynb', '.html')
 
 
 def in_order():
     "The pages as _quarto.yml lists them"
     def hrefs(entries):
         for e in entries:
-            if 'href' in e: yield re.sub(r'^\d+[a-z]?_', '', e['href']).replace('.ipynb', '.html')
+            if 'href' in e: yield page_of(e['href'])
             yield from hrefs(e.get('contents', []))
     return list(hrefs(yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']))
 
@@ -86,8 +91,8 @@ def visit(chromium, address):
     "Open a page, without the internet; what went wrong with our own files is noted, and what they weigh"
     contexts = []
 
-    def go(page, size=WIDE, theme='light'):
-        context = chromium.new_context(viewport=size, color_scheme=theme)
+    def go(page, theme='light'):
+        context = chromium.new_context(viewport=WIDE, color_scheme=theme)
         contexts.append(context)
         context.grant_permissions(['clipboard-read', 'clipboard-write'], origin=address)
         context.route(lambda url: not url.startswith((address, 'data:')), lambda route: route.abort())
@@ -107,8 +112,8 @@ def visit(chromium, address):
 
 
 def test_there_is_a_page_for_every_notebook():
-    notebooks = {re.sub(r'^\d+[a-z]?_', '', p.stem) + '.html' for p in (ROOT/'nbs').glob('*.ipynb')}
-    assert set(PAGES) == notebooks == set(in_order()) and len(PAGES) == len(list((ROOT/'nbs').glob('*.ipynb')))
+    notebooks = sorted(page_of(p.name) for p in (ROOT/'nbs').glob('*.ipynb'))
+    assert PAGES == notebooks == sorted(in_order())
 
 
 def background(tab): return tab.evaluate('getComputedStyle(document.body).backgroundColor')
@@ -203,7 +208,7 @@ def test_page(visit, page, address):
     tab.wait_for_timeout(100)
     found['wider than a phone'] = tab.evaluate(TOO_WIDE)
     found['megabytes'] = [] if 5e3 < tab.weight < 2e6 else [tab.weight/1e6]
-    if page in chapters():
+    if page.removesuffix('.html') not in cells.WITHOUT:
         found['badges'] = [] if tab.locator('a[href^="https://colab.research.google.com/github/"] img').count() == 1 else ['not one']
         found['figures without a caption'] = tab.evaluate(BARE)
     found['errors'] = tab.wrong

@@ -22,6 +22,13 @@ def setup_cells(root):
     return {name: sources for name, sources in found.items() if sources}
 
 
+def committed(folder):
+    "A folder made into a repository"
+    who = ['-c', 'user.name=test', '-c', 'user.email=test@example.com']
+    for command in (['init', '-q', '-b', BRANCH], ['add', '-A'], [*who, 'commit', '-qm', 'all']): subprocess.run(['git', *command], cwd=folder, check=True)
+    return folder
+
+
 @pytest.fixture(scope='module')
 def cell(root):
     found = setup_cells(root)
@@ -39,9 +46,7 @@ def repository(root, tmp_path_factory):
         if not (root/name).is_file(): continue
         (folder/name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root/name, folder/name)
-    who = ['-c', 'user.name=test', '-c', 'user.email=test@example.com']
-    for command in (['init', '-q', '-b', BRANCH], ['add', '-A'], [*who, 'commit', '-qm', 'all']): subprocess.run(['git', *command], cwd=folder, check=True)
-    return folder
+    return committed(folder)
 
 
 @pytest.fixture
@@ -94,9 +99,7 @@ def test_a_package_that_cannot_be_installed(cell, colab, home, tmp_path):
     empty = tmp_path/'empty'
     empty.mkdir()
     (empty/'a').write_text('a')
-    who = ['-c', 'user.name=test', '-c', 'user.email=test@example.com']
-    for command in (['init', '-q', '-b', BRANCH], ['add', '-A'], [*who, 'commit', '-qm', 'all']): subprocess.run(['git', *command], cwd=empty, check=True)
-    done = colab(cell, home, empty)
+    done = colab(cell, home, committed(empty))
     assert done.returncode == 1 and 'The package could not be installed' in done.stderr and 'Traceback' not in done.stderr
 
 
