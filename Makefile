@@ -24,7 +24,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # `make results-gpu` installs nothing: it takes the Python that you name, or .venv's, or one that has PyTorch.
 MEASURE = $(or $(if $(filter command line,$(origin PYTHON)),$(PYTHON)),$(if $(wildcard $(READY)),$(BIN)/python),$(shell for p in python3 python; do $$p -c 'import torch' 2>/dev/null && { echo $$p; break; }; done),$(PYTHON))
 
-.PHONY: help setup demo train bench results-cpu results-gpu test test-kernels test-site test-faults check run-chapters export readme badges docs preview lock lab clean
+# TIME=seconds interrupts the runs after so long; the last epoch is kept, and the next call continues.
+STOP = $(if $(TIME),timeout -s INT $(TIME))
+
+.PHONY: help setup demo train bench results-cpu results-gpu test test-kernels test-site test-wheel test-faults check run-chapters export readme badges docs preview lock lab clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,7 +52,7 @@ endif
 	@$(BIN)/python -c 'import torch, torchvision, cifar_resnet'
 	@touch $@
 
-demo: $(READY) ## the whole job on the data that ships with it: find the rates, train, test, report; in runs/demo/
+demo: $(READY) ## the whole job on data that ships with it: find the rates, train, test, report; in runs/demo/
 	@rm -rf runs/demo
 	@$(BIN)/cifar_train --data digits --out runs/demo
 	@$(BIN)/cifar_report runs/demo
@@ -60,11 +63,11 @@ train: $(READY) ## the whole job on CIFAR-10: 24 epochs of the full network (ARG
 bench: $(READY) ## images per second beside the plain way, on this CPU (about 3 minutes)
 	@$(BIN)/python .ci/results.py bench
 
-results-cpu: $(READY) ## make the recorded CPU runs that results/ lacks (TIME=seconds stops in good order)
-	@$(BIN)/python .ci/results.py cpu $(TIME)
+results-cpu: $(READY) ## make the recorded CPU runs that results/ lacks, most valuable first (TIME=seconds stops in good order)
+	@$(STOP) $(BIN)/python .ci/results.py cpu
 
 results-gpu: ## the same for a GPU; needs only torch, torchvision, NumPy, tqdm, safetensors and fastcore
-	@$(MEASURE) .ci/results.py gpu $(TIME)
+	@$(STOP) $(MEASURE) .ci/results.py gpu
 
 test: $(READY) ## run every chapter's cells and every test
 	@$(BIN)/python tests/run.py
@@ -75,7 +78,12 @@ test-kernels: $(READY) ## run every notebook in a real Jupyter kernel, on digits
 test-faults: $(READY) ## kill training 20 times at random moments, resume it, compare
 	@$(BIN)/python tests/faults.py 20
 
-check: $(READY) ## are package, README, badges and lock what the notebooks and settings.ini say?
+test-wheel: $(READY) ## install the built wheel as a user does, into a new environment, and run every command
+	@$(BIN)/python -m pytest -q -rs tests/wheel.py
+
+check: badges export readme ## is everything that is generated up to date and committed?
+	@git diff --exit-code --stat -- nbs cifar_resnet README.md pyproject.toml || { echo "these files are generated, and differ from what is committed: commit them" >&2; exit 1; }
+	@$(BIN)/uv pip check -q --python $(BIN)/python
 	@$(BIN)/python .ci/check.py
 
 run-chapters: $(READY) ## run chapters in a real kernel and keep their outputs (CHAPTERS="nbs/00_data.ipynb")
@@ -90,7 +98,6 @@ readme: $(READY) ## write README.md from nbs/index.ipynb
 
 badges: $(READY) ## carry the owner in settings.ini into every chapter's badge and set-up cell
 	@$(BIN)/python .ci/cells.py
-	@$(BIN)/nbdev_export
 
 docs: $(READY) ## build the site into _docs/ (with Quarto where it is installed)
 	@$(BIN)/python .ci/docs.py

@@ -16,15 +16,18 @@ from pathlib import Path
 
 from nbdev.config import get_config
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = get_config().config_path
 PAGES = ROOT/'_pages'  # what smalldocs reads: the processed notebooks, under the names that Quarto gives their pages
 SCRIPTS = Path(sys.executable).parent
 NUMBERED = re.compile(r'(?<![/\w])\d+[a-z]?_(\w+\.ipynb)')  # not in addresses, which go on to name the real file
 
 
+HOME = f'{get_config().doc_host}{get_config().doc_baseurl}/'  # nbdev links names to their pages by the site's address
+
+
 def as_quarto_names_it(text):
-    "Quarto makes data.html of 00_data.ipynb, for it reads the `output-file` that nbdev writes; smalldocs does not"
-    return re.sub(r'"output-file: \S+\\n",?\s*', '', NUMBERED.sub(r'\1', text))
+    "Name pages as Quarto does (data.html for 00_data.ipynb, by the `output-file` that smalldocs does not read), and link within the site"
+    return re.sub(r'"output-file: \S+\\n",?\s*', '', NUMBERED.sub(r'\1', text)).replace(HOME, '')
 
 
 def prepare():

@@ -1,10 +1,11 @@
-"""Fetch CIFAR-10 from each mirror by itself and say which of them still have it. Exit code 1 if one of them has not."""
+"""Download CIFAR-10 from each mirror by itself and say which of them still have it. Exit code 1 if one of them has not."""
 import sys
 import tempfile
 import time
 from dataclasses import replace
 
-from cifar_resnet.data import CIFAR10_ARCHIVE, DataError, fetch
+from cifar_resnet.core import DataError
+from cifar_resnet.fetch import CIFAR10_ARCHIVE, fetch
 
 
 def main():
@@ -14,7 +15,7 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             try: fetch(replace(CIFAR10_ARCHIVE, urls=(url,)), folder)
             except DataError as e: failed, verdict = failed + 1, f'FAILED: {e}'
-            else: verdict = f'whole and right after {time.time() - start:.0f} s'
+            else: verdict = f'complete and correct after {time.time() - start:.0f} s'
         print(f'{url}\n    {verdict}', flush=True)
     print(f'{len(CIFAR10_ARCHIVE.urls) - failed} passed, {failed} failed')
     return failed > 0

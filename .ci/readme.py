@@ -2,12 +2,12 @@
 import base64
 import re
 import sys
-from pathlib import Path
 
 import nbformat
 from nbconvert import MarkdownExporter
+from nbdev.config import get_config
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = get_config().config_path
 NOTE = '<!-- made from nbs/index.ipynb by `make readme`: edit the notebook, not this file -->\n\n'
 
 

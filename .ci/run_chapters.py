@@ -17,13 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def as_a_terminal_shows(text):
-    "What is left on the screen: the last state of every progress bar, and nothing of bars that were wiped"
-    lines = (re.split(r'\r', line) for line in re.sub(r'(?m)^W\d{4} .*\n?', '', text).split('\n'))  # without PyTorch's own log
+    "Return what is left on the screen: the last state of every progress bar, and nothing of bars that were cleared"
+    lines = (re.split(r'\r', line) for line in re.sub(r'(?m)^W\d{4} .*\n?', '', text).split('\n'))  # without PyTorch's log lines
     return '\n'.join(next((part for part in reversed(states) if part), '').rstrip() for states in lines)
 
 
-def with_few_colours(png, most=20_000):
-    "A large picture, base64, with 256 colours instead of millions: a quarter of the size, and hardly a difference to the eye"
+def with_few_colors(png, most=20_000):
+    "Reduce a large PNG, in base64, to 256 colors: a quarter of the size, with hardly a visible difference"
     from PIL import Image
     content = base64.b64decode(png)
     if len(content) <= most: return png
@@ -35,7 +35,7 @@ def with_few_colours(png, most=20_000):
 def tidy(cell):
     for out in cell.get('outputs', []):
         if out.output_type == 'stream': out.text = as_a_terminal_shows(out.text)
-        elif 'image/png' in out.get('data', {}): out.data['image/png'] = with_few_colours(out.data['image/png'])
+        elif 'image/png' in out.get('data', {}): out.data['image/png'] = with_few_colors(out.data['image/png'])
     def lasts(o): return o.text.strip() if o.output_type == 'stream' else 'application/vnd.jupyter.widget-view+json' not in o.get('data', {})
     cell.outputs = [o for o in cell.get('outputs', []) if lasts(o)]
 
@@ -54,7 +54,7 @@ def run(path):
 
 def note_seconds(name, seconds):
     "The head of each chapter says how long it runs; a test compares it with this record"
-    from cifar_resnet.data import load_record, record_names, save_record
+    from cifar_resnet.core import load_record, record_names, save_record
     known = load_record('chapters')['run_seconds'] if 'chapters' in record_names() else {}
     save_record('chapters', dict(data='cifar10', run_seconds={**known, name: round(seconds, 1)}))
 

@@ -2,12 +2,12 @@
 import ast
 import re
 from functools import cache
-from pathlib import Path
 
 import nbformat
+from nbdev.config import get_config
 from nbdev.showdoc import BasicMarkdownRenderer
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent/'nbs'
+NOTEBOOKS = get_config().nbs_path
 
 
 @cache

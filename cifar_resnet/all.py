@@ -6,12 +6,25 @@
 __all__ = []
 
 # %% ../nbs/index.ipynb #454d2f3a
-from . import analysis, data, lr_finder, model, recipes as _recipes, train
-from .analysis import *
-from .data import *
-from .lr_finder import *
-from .model import *
-from .recipes import *
-from .train import *
+from .core import DataError, Diverged, TrainingError, is_quick, load_or_measure, load_record, save_record
+from .device import Optim, Precision, pick_device
+from .data import CIFAR10_CLASSES, ImageData, Split, channel_stats, choose_valid, course_data, get_data, needs_cifar10, read_image
+from .explore import (class_means, count_classes, nearest_images, pair_table, plot_class_balance, plot_histograms, plot_pair_table,
+                                  show_images, show_pairs, show_samples)
+from .augment import (Batches, Crop, Cutout, Flip, Steps, default_augment, eval_transforms, images_per_second, make_loaders,
+                                  mean_color, train_steps, train_transforms)
+from .model import CustomResNet, Residual, conv_block, count_params, load_weights, predict_proba, register_network, res_block, save_weights
+from .anatomy import count_macs, diagram, gradient_norms, layer_table, measured_field, plot_costs, plot_fields, receptive_fields
+from .lr_finder import LRCurve, choose_rates, find_lr, plot_lr, range_test, smooth
+from .checkpoint import RunFolder
+from .train import FitConfig, OneCycle, Run, Trainer, compute_loss, evaluate, fit, infer, plot_run, plot_schedule
+from .analysis import (Predictions, accuracy_interval, calibrate, class_table, confused_pairs, confusion, errors, find_temperature,
+                                   nearest_by_features, plot_confidence, plot_confusion, plot_embedding, plot_neighbors, plot_reliability,
+                                   plot_robustness, predict, reliability, robustness)
+from .cams import cam_maps, overlay, plot_cams, plot_misclassified, randomize, similarity
+from .report import write_report
+from .recipes import (ABOUT, About, Gray, OverlappingNet, Recipe, ResizedCrop, change, find_recipes, fix, published_cycle,
+                                  recipes, run_recipe, single_faults)
+from .compare import fault_cost, find_records, interval, plot_accuracies, plot_fault_costs, systems_table
 
-__all__ = data.__all__ + model.__all__ + lr_finder.__all__ + train.__all__ + analysis.__all__ + _recipes.__all__
+__all__ = [name for name in globals() if name[0] != '_']

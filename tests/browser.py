@@ -1,4 +1,4 @@
-"""The built site in a real browser: errors, links, search, themes, keyboard, copying, widths, weight. `make test-site` builds it first."""
+"""Try the built site in a real browser: errors, links, search, themes, keyboard, copying, widths, weight. `make test-site` builds it first."""
 import contextlib
 import functools
 import http.server
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from filelock import FileLock
+from processes import HANG
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT/'_docs'
@@ -26,12 +27,12 @@ FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking']
 
 
 def page_of(notebook):
-    "00_data.ipynb → data.html"
+    "Return the page of a notebook: 00_data.ipynb → data.html"
     return re.sub(r'^\d+[a-z]?_', '', notebook).replace('.ipynb', '.html')
 
 
 def in_order():
-    "The pages as _quarto.yml lists them"
+    "Return the pages in the order of _quarto.yml"
     def hrefs(entries):
         for e in entries:
             if 'href' in e: yield page_of(e['href'])
@@ -43,26 +44,26 @@ def installed_by_debian():
     if not (shutil.which('apt-get') and os.geteuid() == 0): return None
     for command in (['apt-get', '-qq', 'update'], ['apt-get', '-qq', '-y', 'install', 'chromium']):
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, 'DEBIAN_FRONTEND': 'noninteractive'}, timeout=600)
+            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, 'DEBIAN_FRONTEND': 'noninteractive'}, timeout=HANG)
     return shutil.which('chromium')
 
 
 def installed_by_playwright():
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run([sys.executable, '-m', 'playwright', 'install', 'chromium-headless-shell'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=600)
+        subprocess.run([sys.executable, '-m', 'playwright', 'install', 'chromium-headless-shell'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=HANG)
 
 
 def start(playwright):
-    "Chromium: the one that is here, or else Debian's where we may install it, or else Playwright's"
+    "Start Chromium: an installed one, or install Debian's, or Playwright's"
     names = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'
     path = next(filter(None, map(shutil.which, names)), None) or installed_by_debian()
     from playwright.sync_api import Error
     if path:
-        with contextlib.suppress(Error): return playwright.chromium.launch(executable_path=path, args=FLAGS)
+        with contextlib.suppress(Error): return playwright.chromium.launch(executable_path=path, args=FLAGS, timeout=1000*HANG)
     for attempt in lambda: None, installed_by_playwright:
         attempt()
-        with contextlib.suppress(Error): return playwright.chromium.launch(args=FLAGS)
-    pytest.skip('there is no Chromium here, and none can be installed: the site was NOT looked at in a browser')
+        with contextlib.suppress(Error): return playwright.chromium.launch(args=FLAGS, timeout=1000*HANG)
+    pytest.skip('Chromium not found, and it could not be installed: the site was NOT tested in a browser')
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -81,19 +82,20 @@ def address():
 def chromium():
     from playwright.sync_api import sync_playwright
     with sync_playwright() as p:
-        with FileLock(SITE/'.browser.lock'): browser = start(p)  # one of the processes installs, the others wait
+        with FileLock(SITE/'.browser.lock'): browser = start(p)  # one process installs, the others wait
         yield browser
         browser.close()
 
 
 @pytest.fixture
 def visit(chromium, address):
-    "Open a page, without the internet; what went wrong with our own files is noted, and what they weigh"
+    "Open a page, without the internet; the tab collects errors in our own files, and their size"
     contexts = []
 
     def go(page, theme='light'):
         context = chromium.new_context(viewport=WIDE, color_scheme=theme)
         contexts.append(context)
+        context.set_default_timeout(1000*HANG)
         context.grant_permissions(['clipboard-read', 'clipboard-write'], origin=address)
         context.route(lambda url: not url.startswith((address, 'data:')), lambda route: route.abort())
         tab = context.new_page()
@@ -114,6 +116,19 @@ def visit(chromium, address):
 def test_there_is_a_page_for_every_notebook():
     notebooks = sorted(page_of(p.name) for p in (ROOT/'nbs').glob('*.ipynb'))
     assert PAGES == notebooks == sorted(in_order())
+
+
+def wait_for_rest(tab):
+    "Wait until the page is laid out and its transitions are over"
+    tab.evaluate("""async () => {
+      for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
+      await Promise.allSettled(document.getAnimations().filter(a => a instanceof CSSTransition).map(a => a.finished));
+    }""")
+
+
+def wait_for_theme(tab, theme):
+    tab.wait_for_function(f'document.documentElement.classList.contains("quarto-{theme}")')
+    wait_for_rest(tab)
 
 
 def background(tab): return tab.evaluate('getComputedStyle(document.body).backgroundColor')
@@ -199,18 +214,17 @@ def test_page(visit, page, address):
     found['figures that the page shines through, so not legible in the dark'] = tab.evaluate(CLEAR)
     found['contrast below AA, light'] = too_pale(tab)
     tab.emulate_media(color_scheme='dark')
-    tab.wait_for_function('document.documentElement.classList.contains("quarto-dark")')
-    tab.wait_for_timeout(500)  # colours fade over
+    wait_for_theme(tab, 'dark')
     found['not dark'] = [background(tab)] if brightness(background(tab)) > 80 else []
     found['contrast below AA, dark'] = too_pale(tab)
     found['figures that fade in the dark'] = tab.evaluate(FADED)
     tab.set_viewport_size(PHONE)
-    tab.wait_for_timeout(100)
+    tab.wait_for_function(f'innerWidth == {PHONE["width"]}')
+    wait_for_rest(tab)
     found['wider than a phone'] = tab.evaluate(TOO_WIDE)
     found['megabytes'] = [] if 5e3 < tab.weight < 2e6 else [tab.weight/1e6]
-    if page.removesuffix('.html') not in cells.WITHOUT:
-        found['badges'] = [] if tab.locator('a[href^="https://colab.research.google.com/github/"] img').count() == 1 else ['not one']
-        found['figures without a caption'] = tab.evaluate(BARE)
+    if page.removesuffix('.html') not in cells.WITHOUT: found['badges'] = [] if tab.locator('a[href^="https://colab.research.google.com/github/"] img').count() == 1 else ['not one']
+    if page.removesuffix('.html') not in ('index', 'glossary', 'reference', 'teaching'): found['figures without a caption'] = tab.evaluate(BARE)
     found['errors'] = tab.wrong
     if found := {what: where for what, where in found.items() if where}: pytest.fail(pprint.pformat(found), pytrace=False)
 
@@ -227,31 +241,33 @@ def test_search_finds_grad_cam(visit, theme):
     tab = visit('index.html', theme=theme)
     tab.keyboard.press('/')  # by keyboard alone
     tab.keyboard.type('Grad-CAM')
-    tab.wait_for_selector('.smalldocs-search-results a', timeout=5000)
+    # every key starts a search; only the search for the whole word marks the whole word
+    tab.wait_for_function('[...document.querySelectorAll(".smalldocs-search-results mark")].some(m => m.textContent.toLowerCase() == "grad-cam")')
     found = tab.evaluate('[...document.querySelectorAll(".smalldocs-search-results a")].map(a => a.getAttribute("href"))')
     assert too_pale(tab, '.smalldocs-search-results *') == []
     assert any('analysis.html' in f for f in found), found
     tab.keyboard.press('ArrowDown')
     tab.keyboard.press('Enter')
-    tab.wait_for_url(lambda url: not url.endswith('index.html'), wait_until='load', timeout=5000)
+    tab.wait_for_url(lambda url: not url.endswith('index.html'), wait_until='load')
     assert './' + tab.url.rpartition('/')[2] in found and 'Grad-CAM' in tab.inner_text('body')
 
 
 def test_search_finds_nothing_where_nothing_is(visit):
     tab = visit('index.html')
     tab.fill('input[type=search]', 'xylophone')
-    tab.wait_for_selector('.search-none', timeout=5000)
+    tab.wait_for_selector('.search-none')
 
 
 def test_the_switch_changes_the_theme(visit):
     tab = visit('data.html')
     light = background(tab)
     tab.click('.quarto-color-scheme-toggle')
-    tab.wait_for_timeout(200)
+    wait_for_theme(tab, 'dark')
     dark = background(tab)
     assert brightness(light) > 200 > 80 > brightness(dark)
     tab.reload()
-    assert background(tab) == dark  # it is remembered
+    wait_for_rest(tab)
+    assert background(tab) == dark  # the site remembers the choice
 
 
 def test_every_stop_of_the_keyboard_can_be_seen(visit):
@@ -278,8 +294,8 @@ def test_copy(visit):
     code = tab.locator('pre.sourceCode, div.sourceCode pre').first
     code.hover()
     tab.locator('.code-copy-button').first.click()
-    copied = tab.evaluate('navigator.clipboard.readText()')
-    assert copied.strip() and copied.strip() in code.inner_text()
+    copied = tab.wait_for_function('async () => (await navigator.clipboard.readText()).trim()').json_value()
+    assert copied in code.inner_text()
 
 
 @pytest.mark.parametrize('page', PAGES)

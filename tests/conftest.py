@@ -5,25 +5,29 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from processes import Child
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # equal sums in all processes; safe to fork
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
-    "No CIFAR-10 in the environment or in the cache: only what a test puts somewhere is there"
+    "Return an empty folder; hide CIFAR-10 in the environment and in the cache"
     monkeypatch.delenv('CIFAR_RESNET_DATA', raising=False)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
     return tmp_path
 
 
 class Mirror:
-    """A web server on 127.0.0.1 that serves one file, badly if asked to.
+    """Serve one file on 127.0.0.1, with faults on request: the first part of the path names the method `serve_…` that answers.
 
-    `behave(request)` is called for each GET with a `Request`; it writes whatever it likes.
+    `held` sends half of the file, sets `holding`, and sends the rest when the test sets `released`.
     """
-    def __init__(self, content): self.content, self.requests = content, []
+    def __init__(self, content):
+        self.content, self.requests = content, []
+        self.holding, self.released = threading.Event(), threading.Event()
 
     def __enter__(self):
         mirror = self
@@ -56,11 +60,11 @@ class Mirror:
                 status, body, extra = self._wanted()
                 self._send(status, body, **extra)
 
-            def serve_cut(self):  # hangs up after half of what was asked for
+            def serve_cut(self):  # closes the connection after half of what was requested
                 status, body, extra = self._wanted()
                 self._send(status, body[:len(body)//2], length=len(body), **extra)
 
-            def serve_norange(self): self._send(200, mirror.content)  # sends all of it, whatever was asked for
+            def serve_norange(self): self._send(200, mirror.content)  # ignores the range
 
             def serve_html(self): self._send(200, b'<html>please accept our cookies</html>', kind='text/html; charset=utf-8')
 
@@ -68,13 +72,13 @@ class Mirror:
 
             def serve_other(self): self._send(200, b'x'*len(mirror.content))  # the right size, other bytes
 
-            def serve_short(self): self._send(200, mirror.content[:100])  # a whole answer, of another size
+            def serve_short(self): self._send(200, mirror.content[:100])  # a complete answer of another size
 
             def serve_missing(self): self._send(404, b'not here', kind='text/plain')
 
             def serve_busy(self): self._send(503, b'later', kind='text/plain')
 
-            def serve_rude(self): self.connection.close()  # hangs up at once
+            def serve_rude(self): self.connection.close()  # closes the connection at once
 
             def serve_evilcut(self):  # other bytes, and only half of them
                 status, body, extra = self._wanted()
@@ -96,7 +100,7 @@ class Mirror:
                     self.wfile.write(f'{len(piece):x}\r\n'.encode() + piece + b'\r\n')
                 self.wfile.write(b'0\r\n\r\n')
 
-            def serve_endless(self): self._unmeasured(b'more'*100_000)  # does not stop where the file ends
+            def serve_endless(self): self._unmeasured(b'more'*100_000)  # continues after the end of the file
 
             def serve_garbage(self): self.wfile.write(b'SSH-2.0-\x1b[31mhello\r\n\r\n')
 
@@ -106,14 +110,15 @@ class Mirror:
                 self.send_header('Content-Length', '0')
                 self.end_headers()
 
-            def serve_slow(self):  # trickles
+            def serve_held(self):  # while it holds, it sends a byte a second, so that the client does not time out
                 status, body, extra = self._wanted()
-                self._send(status, b'', length=len(body), **extra)
-                step = max(1, len(body)//40)
-                for i in range(0, len(body), step):
-                    self.wfile.write(body[i:i+step])
-                    self.wfile.flush()
-                    threading.Event().wait(.1)
+                sent = len(body)//2
+                self._send(status, body[:sent], length=len(body), **extra)
+                mirror.holding.set()
+                while not mirror.released.wait(1):
+                    self.wfile.write(body[sent:sent + 1])
+                    sent += 1
+                self.wfile.write(body[sent:])
 
         self.server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
         self.server.daemon_threads = True
@@ -121,6 +126,7 @@ class Mirror:
         return self
 
     def __exit__(self, *exc):
+        self.released.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -129,3 +135,16 @@ class Mirror:
 
 @pytest.fixture(scope='session')
 def root(): return ROOT
+
+
+@pytest.fixture
+def start(tmp_path_factory):
+    "Start `Child` processes; kill those still running after the test"
+    children = []
+
+    def start(*command, cwd='.', **kwargs):
+        children.append(Child(command, cwd, tmp_path_factory.mktemp('child'), **kwargs))
+        return children[-1]
+    yield start
+    for child in children:
+        if child.returncode is None: child.kill()

@@ -1,4 +1,4 @@
-"""Every notebook in a real Jupyter kernel, all of its cells, from an empty folder, without the tools of this project's developers: quick settings, on digits."""
+"""Run every cell of every notebook in a real Jupyter kernel: in an empty folder, without the developers' tools, with quick settings, on digits."""
 import os
 import subprocess
 import sys
@@ -8,9 +8,10 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from processes import HANG
 
 NOTEBOOKS = sorted(p.stem for p in (Path(__file__).resolve().parent.parent/'nbs').glob('*.ipynb'))
-# What settings.ini lists for developers only: whoever has installed the package alone, in Colab for example, does not have it.
+# Packages that settings.ini lists for developers only: an installation of the package alone, in Colab for example, lacks them.
 WITHOUT = '''
 import sys
 class Absent:
@@ -22,25 +23,25 @@ sys.meta_path.insert(0, Absent())
 
 @pytest.fixture(scope='module')
 def runs(root, tmp_path_factory):
-    "All of them side by side, as many as there are cores"
-    code = 'import sys, nbformat; from nbclient import NotebookClient; NotebookClient(nbformat.read(sys.argv[1], 4), timeout=600, kernel_name="python3", resources={"metadata": {"path": "."}}).execute()'
+    "Run them side by side, one for each core; return what each printed to stderr, and its exit code"
+    code = f'import sys, nbformat; from nbclient import NotebookClient; NotebookClient(nbformat.read(sys.argv[1], 4), timeout=None, startup_timeout={HANG}, kernel_name="python3", resources={{"metadata": {{"path": "."}}}}).execute()'
     absent = tmp_path_factory.mktemp('absent')
     (absent/'sitecustomize.py').write_text(WITHOUT)
     env = {**os.environ, 'CIFAR_RESNET_QUICK': '1', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(absent)}
     env.pop('IN_TEST', None)
 
     def run(name):
-        done = subprocess.run([sys.executable, '-c', code, root/'nbs'/f'{name}.ipynb'], cwd=tmp_path_factory.mktemp(name), env=env, stderr=subprocess.PIPE, text=True, timeout=900)
+        done = subprocess.run([sys.executable, '-c', code, root/'nbs'/f'{name}.ipynb'], cwd=tmp_path_factory.mktemp(name), env=env, stderr=subprocess.PIPE, text=True, timeout=HANG)
         return done.stderr, done.returncode
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool: return dict(zip(NOTEBOOKS, pool.map(run, NOTEBOOKS)))
 
 
 def test_the_page_of_results_shows_the_records(root):
-    "It only reads results/, so running it again has to give the tables that are saved"
+    "It only reads results/, so running it again must give the tables that are saved"
     def tables(nb): return [o['data']['text/markdown'] for c in nb.cells if c.cell_type == 'code' for o in c.outputs if 'text/markdown' in o.get('data', {})]
     saved = nbformat.read(root/'nbs'/'results.ipynb', 4)
     shown = tables(saved)
-    NotebookClient(saved, timeout=600, kernel_name='python3').execute()
+    NotebookClient(saved, timeout=HANG, startup_timeout=HANG, kernel_name='python3').execute()
     assert len(shown) == 5 and tables(saved) == shown
 
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 fetched from mirrors that lie, hang up, or send a web page; archives with traps; full disks; killed processes."""
+"""Fetch CIFAR-10 from faulty mirrors; unpack malicious archives; full disks, killed processes, damaged files."""
 import contextlib
 import hashlib
 import io
@@ -7,23 +7,25 @@ import pickle
 import signal
 import struct
 import subprocess
-import sys
 import tarfile
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Mirror
+from processes import limit_file_size, wait_until
 
-from cifar_resnet.data import BATCHES, DataError, Remote, fetch, get_data, read_binary, read_pickled
+from cifar_resnet.core import DataError
+from cifar_resnet.data import get_data
+from cifar_resnet.fetch import BATCHES, Remote, fetch, read_binary, read_pickled
 
 NAME = 'cifar-10-python.tar.gz'
 FOLDER = 'cifar-10-batches-py'
 
 
 def python2_pickle(data, labels):
-    "{'data': array, 'labels': list} byte for byte as Python 2 wrote it, which is how the official files are made"
+    "Return {'data': array, 'labels': list} byte for byte as Python 2 pickled it, like the official files"
     def text(s): return b'U' + bytes([len(s)]) + s.encode()
     def whole(n): return b'K' + bytes([n])
     def name(module, attr): return f'c{module}\n{attr}\n'.encode()
@@ -35,7 +37,7 @@ def python2_pickle(data, labels):
 
 
 def batch_files():
-    "Six files in the pickled layout, each image marked by its number"
+    "Return six files in the pickled layout; the first pixels of each image encode its number"
     files = {}
     for k, name in enumerate(BATCHES):
         data = np.zeros((10_000, 3072), dtype=np.uint8)
@@ -45,7 +47,7 @@ def batch_files():
 
 
 def tarball(members):
-    "A .tar.gz of {name: bytes or TarInfo}"
+    "Return a .tar.gz of {name: bytes or TarInfo}"
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode='w:gz', compresslevel=1) as tar:
         for name, content in members.items():
@@ -67,7 +69,7 @@ def archive(files): return tarball({f'{FOLDER}/{name}': content for name, conten
 
 @pytest.fixture
 def known(files, monkeypatch):
-    "Our six files are the ones whose md5 sums torchvision lists"
+    "Put the md5 sums of our six files into torchvision's list"
     from torchvision.datasets import CIFAR10
     sums = [[n, hashlib.md5(c).hexdigest()] for n, c in files.items()]
     monkeypatch.setattr(CIFAR10, 'train_list', sums[:5])
@@ -188,13 +190,13 @@ def test_a_tampered_file_is_refused_by_its_sum_and_by_the_unpickler(tmp_path, fi
 
 def test_a_root_that_is_a_file(nowhere):
     (nowhere/'file').write_text('')
-    with pytest.raises(DataError, match='is a file; name the folder'): get_data(root=nowhere/'file')
+    with pytest.raises(DataError, match='is a file, not a folder; name the folder'): get_data(root=nowhere/'file')
     with pytest.raises(DataError, match='cannot be written to: Not a directory'): get_data(root=nowhere/'file'/'below', archive=Remote(NAME, (), 'md5:0', 1))
 
 
 @contextlib.contextmanager
 def without_privileges():
-    "As a user who may not do everything (root may)"
+    "Run the block as an ordinary user if root runs the tests"
     if os.geteuid() != 0: yield; return
     os.seteuid(65534)
     try: yield
@@ -217,23 +219,21 @@ def test_folders_that_cannot_be_read_or_written(nowhere, files):
     finally: os.chmod(place, 0o755)
 
 
-def in_another_process(code, **kwargs):
-    return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+FETCH = """
+import sys
+from cifar_resnet.fetch import *; from cifar_resnet.core import DataError; from cifar_resnet.data import get_data
+try: print(fetch(eval(sys.argv[1]), sys.argv[2]))
+except DataError as e: sys.exit(str(e))
+"""
+WAITS = 'another process is working on'  # a process prints this when another one already fetches
 
 
-def test_no_room_left_keeps_what_was_fetched(tmp_path, archive):
-    "The kernel stops the file at half of its size"
+def test_no_room_left_keeps_what_was_fetched(tmp_path, archive, start):
+    "The kernel limits the file to half of its size"
     with Mirror(archive) as mirror:
         r = remote(mirror, 'good', 'good')
-        code = f'''
-import resource
-from cifar_resnet.data import *
-resource.setrlimit(resource.RLIMIT_FSIZE, ({len(archive)//2}, {len(archive)//2}))
-try: fetch({r!r}, {str(tmp_path)!r})
-except DataError as e: print(e)
-'''
-        out, err = in_another_process(code).communicate(timeout=120)
-        assert 'no space left for' in out and 'what was fetched is kept' in out, (out, err)
+        child = start('-c', FETCH, repr(r), tmp_path, prepare=partial(limit_file_size, len(archive)//2)).wait()
+        assert child.returncode == 1 and 'no space left for' in child.stderr and 'the downloaded part is kept' in child.stderr, child
         assert len(mirror.requests) == 1  # other mirrors would not help
         assert (tmp_path/f'{NAME}.part').read_bytes() == archive[:len(archive)//2]
         assert fetch(r, tmp_path).read_bytes() == archive
@@ -246,48 +246,61 @@ def test_a_really_full_disk(nowhere, archive):
     if mounted.returncode: pytest.skip(f'cannot mount a small disk here: {mounted.stderr.strip()}')
     try:
         with Mirror(archive) as mirror:
-            with pytest.raises(DataError, match='MB free, and fetching takes'): get_data(root=disk, archive=remote(mirror, 'good'))
-            assert not mirror.requests  # said before anything was fetched
+            with pytest.raises(DataError, match='MB free, and the download takes'): get_data(root=disk, archive=remote(mirror, 'good'))
+            assert not mirror.requests  # the error comes before any request
             with pytest.raises(DataError, match='no space left'): fetch(remote(mirror, 'good'), disk)
             assert 0 < (disk/f'{NAME}.part').stat().st_size < len(archive)
     finally: subprocess.run(['umount', str(disk)], check=True)
 
 
-def test_killed_while_fetching(tmp_path, archive):
+@pytest.mark.parametrize('sig', [signal.SIGKILL, signal.SIGINT])
+def test_stopped_while_fetching(tmp_path, archive, start, sig):
+    "A kill or Ctrl-C keeps what was fetched; the next call requests only the rest"
     with Mirror(archive*8) as mirror:
-        r = remote(mirror, 'slow')
-        child = in_another_process(f'from cifar_resnet.data import *; fetch({r!r}, {str(tmp_path)!r})')
-        part, deadline = tmp_path/f'{NAME}.part', time.time() + 120
-        while not (part.exists() and part.stat().st_size > 0):
-            assert time.time() < deadline and child.poll() is None, child.stderr.read()
-            time.sleep(.05)
-        child.send_signal(signal.SIGKILL)
+        part = tmp_path/f'{NAME}.part'
+        child = start('-c', FETCH, repr(remote(mirror, 'held')), tmp_path)
+        wait_until(lambda: part.exists() and part.stat().st_size > 0, child)
+        child.send_signal(sig)
         child.wait()
+        if sig == signal.SIGINT: assert f'stopped: {part} is kept, and the next call continues it' in child.stderr
         had = part.stat().st_size
-        assert 0 < had < len(mirror.content) and not (tmp_path/NAME).exists()
+        assert child.returncode and 0 < had < len(mirror.content) and not (tmp_path/NAME).exists()
         assert fetch(remote(mirror, 'good'), tmp_path).read_bytes() == mirror.content
         assert mirror.requests[-1][1] == f'bytes={had}-'
 
 
-def test_two_processes_fetch_once(tmp_path, archive):
+def fetch_by_two(mirror, start, *command):
+    "Start two processes; once one fetches and the other waits for it, let the mirror continue"
+    both = [start('-c', *command) for _ in range(2)]
+    wait_until(lambda: mirror.holding.is_set() and any(WAITS in p.stderr for p in both), *both)
+    mirror.released.set()
+    for p in both: p.wait()
+    assert len(mirror.requests) == 1
+    return both
+
+
+def test_two_processes_fetch_once(tmp_path, archive, start):
     with Mirror(archive) as mirror:
-        code = f'from cifar_resnet.data import *; print(fetch({remote(mirror, "slow")!r}, {str(tmp_path)!r}))'
-        both = [in_another_process(code) for _ in range(2)]
-        for p in both:
-            out, err = p.communicate(timeout=180)
-            assert out.strip() == str(tmp_path/NAME), err
-        assert len(mirror.requests) == 1 and (tmp_path/NAME).read_bytes() == archive
+        for p in fetch_by_two(mirror, start, FETCH, repr(remote(mirror, 'held')), tmp_path): assert p.stdout.strip() == str(tmp_path/NAME), p
+        assert (tmp_path/NAME).read_bytes() == archive
+
+
+def write_binary(path, first):
+    "Write a file of the binary layout: the byte `first`, then zeros (a sparse file)"
+    with open(path, 'wb') as f:
+        f.write(bytes([first]))
+        f.truncate(30_730_000)
 
 
 @pytest.mark.parametrize('harm,says', [
-    (lambda f: f.write_bytes(f.read_bytes()[:-1]), 'it has 30,729,999 bytes, not 30,730,000'),
-    (lambda f: f.write_bytes(f.read_bytes() + b'x'), 'it has 30,730,001 bytes'),
-    (lambda f: f.write_bytes(b'\xff' + f.read_bytes()[1:]), 'record 0 has label 255'),
+    (lambda f: os.truncate(f, 30_729_999), 'it has 30,729,999 bytes, not 30,730,000'),
+    (lambda f: os.truncate(f, 30_730_001), 'it has 30,730,001 bytes'),
+    (lambda f: write_binary(f, 255), 'record 0 has label 255'),
     (lambda f: f.unlink(), 'is missing')], ids=['cut', 'long', 'label', 'missing'])
 def test_a_damaged_binary_file_is_named_and_kept(nowhere, harm, says):
     folder = nowhere/'cifar-10-batches-bin'
     folder.mkdir()
-    for b in BATCHES: (folder/f'{b}.bin').write_bytes(bytes(30_730_000))
+    for b in BATCHES: write_binary(folder/f'{b}.bin', 0)
     harm(folder/'test_batch.bin')
     before = {p.name: p.stat().st_size for p in folder.iterdir()}
     with pytest.raises(DataError, match='test_batch.bin') as e: get_data(root=nowhere)
@@ -295,10 +308,10 @@ def test_a_damaged_binary_file_is_named_and_kept(nowhere, harm, says):
 
 
 def test_search_order(nowhere, monkeypatch):
-    "root, then the variable, then the cache; each in either layout or directly"
+    "Search order: root, the variable, the cache; each in either layout or directly"
     def put(folder, mark):
         folder.mkdir(parents=True)
-        for b in BATCHES: (folder/f'{b}.bin').write_bytes(bytes([mark]) + bytes(30_729_999))
+        for b in BATCHES: write_binary(folder/f'{b}.bin', mark)
     cache, named, chosen = nowhere/'cache'/'cifar_resnet', nowhere/'named', nowhere/'chosen'
     put(cache/'cifar-10-batches-bin', 1)
     assert get_data(download=False).source.startswith(str(cache))
@@ -331,38 +344,23 @@ def test_a_whole_part_of_unknown_size_is_recognised(tmp_path, archive):
         assert fetch(Remote(r.name, r.urls, r.digest), tmp_path).read_bytes() == archive and not mirror.requests
 
 
-def test_two_processes_want_the_data_at_once(nowhere, archive, files):
-    with Mirror(archive) as mirror:
-        sums = [[n, hashlib.md5(c).hexdigest()] for n, c in files.items()]
-        code = f'''
+def test_two_processes_want_the_data_at_once(nowhere, archive, files, start):
+    sums = [[n, hashlib.md5(c).hexdigest()] for n, c in files.items()]
+    code = f"""
+import sys
 from torchvision.datasets import CIFAR10
 CIFAR10.train_list, CIFAR10.test_list = {sums[:5]!r}, {sums[5:]!r}
-from cifar_resnet.data import *
-print(len(get_data(root={str(nowhere/"shared")!r}, archive={remote(mirror, "slow")!r}).train))'''
-        both = [in_another_process(code) for _ in range(2)]
-        for p in both:
-            out, err = p.communicate(timeout=240)
-            assert out.strip() == '45000', err
-        assert len(mirror.requests) == 1
+from cifar_resnet.fetch import *; from cifar_resnet.core import DataError; from cifar_resnet.data import get_data
+print(len(get_data(root=sys.argv[1], archive=eval(sys.argv[2])).train))"""
+    with Mirror(archive) as mirror:
+        for p in fetch_by_two(mirror, start, code, nowhere/'shared', repr(remote(mirror, 'held'))): assert p.stdout.strip() == '45000', p
         assert sorted(p.name for p in (nowhere/'shared').iterdir() if not p.name.endswith('.lock')) == [FOLDER]
-
-
-def test_interrupted_it_says_what_is_kept(tmp_path, archive):
-    with Mirror(archive*8) as mirror:
-        child = in_another_process(f'from cifar_resnet.data import *; fetch({remote(mirror, "slow")!r}, {str(tmp_path)!r})')
-        part, deadline = tmp_path/f'{NAME}.part', time.time() + 120
-        while not (part.exists() and part.stat().st_size > 0):
-            assert time.time() < deadline and child.poll() is None
-            time.sleep(.05)
-        child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=60)
-        assert f'stopped: {part} is kept, and the next call continues it' in err and part.stat().st_size > 0
 
 
 def test_a_name_in_the_way(nowhere, archive):
     (nowhere/FOLDER).write_text('not a folder')
     with Mirror(archive) as mirror:
-        with pytest.raises(DataError, match='is no folder: move it away'): get_data(root=nowhere, archive=remote(mirror, 'good'))
+        with pytest.raises(DataError, match='is not a folder: move it away'): get_data(root=nowhere, archive=remote(mirror, 'good'))
         assert not mirror.requests
 
 

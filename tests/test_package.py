@@ -1,5 +1,4 @@
-"""The package from outside: what importing costs, what an installation without the checkout can do."""
-import hashlib
+"""Test the package from outside: which libraries an import loads, and an installation without the checkout."""
 import json
 import os
 import shutil
@@ -8,37 +7,30 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import Mirror
+from processes import modules_after
 
-from cifar_resnet.data import DataError, load_record
-from cifar_resnet.model import CustomResNet, find_weights, load_weights, save_weights
+from cifar_resnet.core import load_record
 
 
-def python(code, cwd=None, **env):
-    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=cwd, env={**os.environ, **env})
+def test_the_package_itself_loads_no_library():
+    done, modules = modules_after('-c', 'import cifar_resnet')
+    assert done.returncode == 0 and modules == {'cifar_resnet'}, done.stderr
 
 
-def test_import_is_quick():
-    code = 'import time; t = time.perf_counter(); import cifar_resnet; print(time.perf_counter() - t)'
-    assert min(float(python(code).stdout) for _ in range(3)) < .2
+def test_no_plotting_and_no_albumentations_until_asked():
+    done, modules = modules_after('-c', 'import cifar_resnet.data, cifar_resnet.analysis, cifar_resnet.records')
+    assert done.returncode == 0 and 'torch' in modules, done.stderr
+    assert not modules & set('matplotlib seaborn albumentations cv2 sklearn torchvision pytorch_grad_cam torch_lr_finder torchinfo IPython pandas'.split())
 
 
-@pytest.mark.parametrize('module', ['data', 'analysis, cifar_resnet.records'])
-def test_no_plotting_and_no_albumentations_until_asked(module):
-    heavy = 'matplotlib seaborn albumentations cv2 sklearn torchvision pytorch_grad_cam torch_lr_finder torchinfo IPython pandas'.split()
-    run = python(f'import sys, cifar_resnet.{module}; print([m for m in {heavy} if m in sys.modules])')
-    assert run.stdout.strip() == '[]', run.stdout + run.stderr
-
-
-def test_all_gathers_the_public_names():
-    run = python('from cifar_resnet.all import *; get_data, CustomResNet, Batches; import cifar_resnet.data as d, cifar_resnet.model as m; print(set(d.__all__ + m.__all__) <= set(globals()))')
-    assert run.stdout.strip() == 'True', run.stderr
+def test_all_gathers_at_most_120_names(start):
+    run = start('-c', 'from cifar_resnet.all import *; get_data, CustomResNet, Batches, fit, predict, run_recipe; import cifar_resnet.all as a; print(len(set(a.__all__)))').wait()
+    assert run.stdout.strip().isdigit() and int(run.stdout) <= 120, run
 
 
 @pytest.fixture(scope='session')
 def installed(root, tmp_path_factory):
-    "The package alone, installed as a wheel would be, in a folder of its own"
+    "Install the package alone, as a wheel, into a folder of its own; return the folder"
     source, target = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('installed')
     for name in ('cifar_resnet', 'results'): shutil.copytree(root/name, source/name)
     for name in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'MANIFEST.in'): shutil.copy(root/name, source/name)
@@ -49,40 +41,12 @@ def installed(root, tmp_path_factory):
 
 
 def test_records_travel_with_the_package(installed, tmp_path, root):
-    "In an empty folder, without the checkout"
-    code = 'import cifar_resnet, json; from cifar_resnet.data import *; print(cifar_resnet.__file__); print(json.dumps(record_names()))'
-    run = python(code, cwd=tmp_path, PYTHONPATH=str(installed))
+    "The installed package has all records, without the checkout"
+    code = 'import cifar_resnet, json; from cifar_resnet.core import *; print(cifar_resnet.__file__); print(json.dumps(record_names()))'
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(installed)})
     where, names = run.stdout.strip().splitlines()
     assert where.startswith(str(installed)), run.stderr
     assert json.loads(names) == sorted(str(p.relative_to(root/'results').with_suffix('')) for p in (root/'results').rglob('*.json'))
-
-
-def test_weights_by_argument_checkout_cache_and_url(tmp_path, monkeypatch):
-    torch.manual_seed(0)
-    net = CustomResNet(8)
-    source = save_weights(net, tmp_path/'tiny.safetensors', half=True)
-    content = source.read_bytes()
-    assert find_weights(source) == source
-    with Mirror(content) as mirror:
-        entry = {'weights': {'file': 'tiny.safetensors', 'sha256': hashlib.sha256(content).hexdigest(), 'size': len(content), 'url': mirror.url('good')}}
-        checkout = tmp_path/'results'
-        checkout.mkdir()
-        (checkout/'tiny.json').write_text(json.dumps(entry))
-        monkeypatch.setattr('cifar_resnet.data.results_folders', lambda: [checkout])
-        monkeypatch.setattr('cifar_resnet.model.results_folders', lambda: [checkout])
-        found = find_weights('tiny', cache=tmp_path/'cache')
-        assert found == tmp_path/'cache'/'tiny.safetensors' and found.read_bytes() == content
-        assert find_weights('tiny', cache=tmp_path/'cache') == found and len(mirror.requests) == 1
-        (checkout/'tiny.safetensors').write_bytes(content)
-        assert find_weights('tiny', cache=tmp_path/'cache') == checkout/'tiny.safetensors'
-        entry['weights']['sha256'] = '0'*64
-        (checkout/'tiny.safetensors').unlink()
-        (checkout/'tiny.json').write_text(json.dumps(entry))
-        with pytest.raises(DataError, match='sha256 is wrong'): find_weights('tiny', cache=tmp_path/'empty')
-    back, _ = load_weights(found)
-    assert all(torch.equal(v.half() if v.is_floating_point() else v, w.half() if w.is_floating_point() else w)
-               for v, w in zip(net.state_dict().values(), back.state_dict().values()))
-    with pytest.raises(DataError, match='no run is recorded'): find_weights('unheard_of')
 
 
 def test_a_record_says_what_it_was_measured_with():

@@ -1,0 +1,72 @@
+"""The wheel as a user installs it: plain resolution into a new environment, every command's --help, and a small run on digits.
+
+The developers' pins (requirements.lock, the dev extra) play no part, so a release of a dependency that breaks the package shows here.
+`make test-wheel` runs it; RESOLUTION=lowest-direct takes the oldest versions that settings.ini allows.
+"""
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+
+UV = Path(sys.executable).parent/'uv'
+SMALL = '--data digits --width 8 --epochs 1 --lr-max .2 --device cpu'.split()
+
+
+def call(*command, cwd=None, **env):
+    env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV', 'CIFAR_RESNET_DATA')} | env
+    return subprocess.run([str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=3600)
+
+
+@pytest.fixture(scope='module')
+def scripts(root, tmp_path_factory):
+    "The folder of the scripts in an environment that has the wheel and what it asks for"
+    folder = tmp_path_factory.mktemp('wheel')
+    source = folder/'source'
+    shutil.copytree(root, source, ignore=shutil.ignore_patterns('.venv', '.git', 'runs', '_docs', '_pages', '_proc', '_preview', '.cache', 'nbs', 'tests', 'build', '*.egg-info'))
+    built = call(UV, 'build', '--wheel', '--out-dir', folder, source)
+    if 'error sending request' in built.stderr or 'dns error' in built.stderr: pytest.skip(f'no package index can be reached: {built.stderr.strip().splitlines()[-1]}')
+    assert built.returncode == 0, built.stderr
+    wheel, = folder.glob('*.whl')
+    assert call(UV, 'venv', '-q', '--python', sys.executable, folder/'env').returncode == 0
+    resolution = os.environ.get('RESOLUTION', 'highest')
+    direct = [] if resolution == 'highest' else [r for r in requires('cifar_resnet') if 'extra ==' not in r]  # only what is named is taken at its lowest
+    installed = call(UV, 'pip', 'install', '--python', folder/'env'/'bin'/'python', '--resolution', resolution, wheel, *direct)
+    assert installed.returncode == 0, installed.stderr
+    return folder/'env'/'bin'
+
+
+def test_versions_are_those_that_a_user_gets(scripts):
+    shown = call(scripts/'python', '-c', "from importlib.metadata import version; print(*(f'{p} {version(p)}' for p in ('fastcore', 'torch', 'filelock', 'numpy')))")
+    print(shown.stdout)
+    assert shown.returncode == 0 and call(scripts/'python', '-c', 'import nbdev').returncode  # nothing of the developers' tools
+    if os.environ.get('RESOLUTION', 'highest') == 'highest': assert int(shown.stdout.split()[1].split('.')[0]) >= 2, 'the newest fastcore was not installed'
+
+
+@pytest.mark.parametrize('command', ['cifar_resnet', 'cifar_lr', 'cifar_train', 'cifar_evaluate', 'cifar_report', 'cifar_predict', 'cifar_recipes', 'python -m cifar_resnet'])
+def test_help(scripts, tmp_path, command):
+    name, *rest = command.split()
+    run = call(scripts/name, *rest, '--help', cwd=tmp_path)
+    assert run.returncode == 0 and run.stdout.startswith('usage: '), run.stderr
+
+
+def test_a_run_on_digits(scripts, tmp_path):
+    "Train, evaluate, report, predict, find rates, and run a recipe, from an empty folder"
+    for command in (['cifar_train', *SMALL, '--out', 'run'], ['cifar_evaluate', 'run'], ['cifar_report', 'run', '--sample', '10'],
+                    ['cifar_predict', 'run', 'run/curves.png', '--cam', 'maps'],
+                    ['cifar_lr', '--data', 'digits', '--width', '8', '--steps', '60', '--out', 'lr.png'],
+                    ['cifar_resnet', 'recipes', '--only', 'one_cycle', '--data', 'digits', '--epochs', '1', '--seeds', '1', '--out', 'records']):
+        run = call(scripts/command[0], *command[1:], cwd=tmp_path, OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS', '2'))
+        assert run.returncode == 0 and 'Traceback' not in run.stderr, f'{command}: {run.stderr[-2000:]}'
+    for left in 'run/final.safetensors', 'run/report.html', 'maps/curves-cam.png', 'lr.png', 'records/recipes/one_cycle-digits-1ep-0.json':
+        assert (tmp_path/left).is_file(), left
+
+
+def test_the_readme_call(scripts, tmp_path):
+    "The names that README imports come with the wheel, and recorded runs too"
+    code = 'from cifar_resnet.all import *; get_data, CustomResNet, find_lr, OneCycle, fit, predict, plot_misclassified; print(load_record("one_cycle_24")["test_acc"])'
+    run = call(scripts/'python', '-c', code, cwd=tmp_path)
+    assert run.returncode == 0 and run.stdout.startswith('0.93'), run.stderr
