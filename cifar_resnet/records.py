@@ -77,7 +77,7 @@ def plan(
     if kind == 'gpu':
         return ([course(seed) for seed in range(5)] + recipe_runs(published + fixed, range(3))
                 + recipe_runs(single_faults().values(), range(5)) + rate_runs('gpu', 64, 12, range(3)))
-    short = recipe_runs([*published, ONE_CYCLE], [0], epochs=2) + rate_runs('cpu', 16, 4, range(3)) + fault_runs(range(3))
+    short = recipe_runs(find_recipes('era_utils', 'era_s10', 'eva8_s8', 'one_cycle'), [0], epochs=2) + rate_runs('cpu', 16, 4, range(3)) + fault_runs(range(3))
     return [Planned('one_cycle_24-valid-0', ONE_CYCLE, 0, settings=dict(full=False)), *recipe_runs(published, [0]), course(0), course(1), course(2),
             *recipe_runs(fixed, [0]), *recipe_runs(without, [0]), *recipe_runs(published, [1]), *short]
 
