@@ -27,7 +27,9 @@ HOME = f'{get_config().doc_host}{get_config().doc_baseurl}/'  # nbdev links name
 
 def as_quarto_names_it(text):
     "Name pages as Quarto does (data.html for 00_data.ipynb, by the `output-file` that smalldocs does not read), and link within the site"
-    return re.sub(r'"output-file: \S+\\n",?\s*', '', NUMBERED.sub(r'\1', text)).replace(HOME, '')
+    text = re.sub(r'"output-file: \S+\\n",?\s*', '', NUMBERED.sub(r'\1', text)).replace(HOME, '')
+    text = re.sub(r'\[(`[\w.]+`)\]\(\w+\.html#_\w+\)', r'\1', text)  # a private name has no heading to link to
+    return re.sub(r'(\]\(\w+\.html#\w+)\.\w+\)', r'\1)', text)  # a method is documented with its class
 
 
 def prepare():

@@ -24,8 +24,8 @@ def visible():
 
 
 class Shown(BasicMarkdownRenderer):
-    "Signature and purpose; only a heading where the source, which has both, stands below"
+    "Signature and purpose; only a heading, or a target for links, where the source, which has both, is shown below"
     def _repr_markdown_(self):
         names, need_heading = visible()
         if self.nm not in names: return super()._repr_markdown_()
-        return f'{"#"*self.title_level} {self.nm}\n' if self.nm in need_heading else ''
+        return f'{"#"*self.title_level} {self.nm}\n' if self.nm in need_heading else f'<span id="{self.nm.lower()}"></span>\n'

@@ -122,7 +122,6 @@ _TRAINING = (
     option('--compile', action='store_true', default=None, help='torch.compile the network'),
     option('--full', action=argparse.BooleanOptionalAction, help='train on the validation images too'))
 
-# %% ../nbs/cli.ipynb #cli008
 _FIELDS = dict(schedule=('epochs', 'peak_epoch', 'lr_max', 'lr_min', 'anneal'), network=('width', 'logit_scale'), optim=('optimizer', 'weight_decay'),
               config=('batch_size', 'label_smoothing', 'ema', 'accumulate', 'precision', 'compile', 'seed', 'full'))  # where each option goes
 
@@ -184,7 +183,6 @@ def _current_options(recipe):
     return (dict(recipe=recipe.name, data=recipe.data, optimizer=recipe.config.optim.name, weight_decay=recipe.config.optim.weight_decay)
             | fields(recipe.schedule, _FIELDS['schedule']) | fields(recipe.config, _FIELDS['config']) | {name: network.get(name) for name in _FIELDS['network']})
 
-# %% ../nbs/cli.ipynb #cli-s1
 def resume_recipe(args, folder):
     "Return the recipe of a run to continue; an option that differs from it is refused"
     from cifar_resnet.checkpoint import read_checkpoint
@@ -311,7 +309,6 @@ def load_network(weights):
     path = to_path(weights)
     return load_weights(path/'final.safetensors' if path.is_dir() else weights)
 
-# %% ../nbs/cli.ipynb #cli-v1
 @command('evaluate', _WEIGHTS,
     option('--data', help='cifar10 or digits; what the weights were trained on when not given'), _ROOT, _DEVICE,
     option('--precision', help='auto, float32, bfloat16 or float16; auto when not given'))
@@ -398,7 +395,6 @@ def _read_images(paths, notes):
     pixels = np.stack(read) if read else np.zeros((0, 32, 32, 3), np.uint8)
     return Split(pixels, np.zeros(len(read), int), np.arange(len(read)), tuple(notes['classes']), tuple(notes['mean']), tuple(notes['std'])), failed
 
-# %% ../nbs/cli.ipynb #cli017
 def _to_json(preds, names, failed):
     found = [dict(file=name, answer=preds.classes[p.argmax()], probabilities=dict(zip(preds.classes, map(float, p)))) for name, p in zip(names, preds.probs)]
     return json.dumps(found + [dict(file=name, error=line) for name, line in failed.items()], indent=1)
@@ -451,9 +447,9 @@ def _recipes(args):
     if todo: make_all(todo, data, device, results=folder)
 
 # %% ../nbs/cli.ipynb #cli019
-def cifar_train(argv=None): _run(make_script_parser('train'), argv)
-def cifar_lr(argv=None): _run(make_script_parser('lr'), argv)
-def cifar_evaluate(argv=None): _run(make_script_parser('evaluate'), argv)
-def cifar_report(argv=None): _run(make_script_parser('report'), argv)
-def cifar_predict(argv=None): _run(make_script_parser('predict'), argv)
-def cifar_recipes(argv=None): _run(make_script_parser('recipes'), argv)
+def cifar_train(argv=None): "Run `cifar_train …`"; _run(make_script_parser('train'), argv)
+def cifar_lr(argv=None): "Run `cifar_lr …`"; _run(make_script_parser('lr'), argv)
+def cifar_evaluate(argv=None): "Run `cifar_evaluate …`"; _run(make_script_parser('evaluate'), argv)
+def cifar_report(argv=None): "Run `cifar_report …`"; _run(make_script_parser('report'), argv)
+def cifar_predict(argv=None): "Run `cifar_predict …`"; _run(make_script_parser('predict'), argv)
+def cifar_recipes(argv=None): "Run `cifar_recipes …`"; _run(make_script_parser('recipes'), argv)
