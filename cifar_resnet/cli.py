@@ -76,7 +76,6 @@ def _discard_output():
     try: sys.stdout.flush()
     except OSError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-# %% ../nbs/cli.ipynb #cli005
 def _run(parser, argv):
     "Parse the arguments and run the command"
     args = parser.parse_args(_with_dashes(sys.argv[1:] if argv is None else list(argv)))
@@ -231,7 +230,6 @@ def _refuse_second_run(folder):
     for name in 'settings.json', 'last.pt':
         if (folder/name).exists(): raise ValueError(f'{folder} already holds a run: --resume {folder} continues it, another --out starts a new one')
 
-# %% ../nbs/cli.ipynb #cli012
 @command('train', *_RECIPE, *_TRAINING,
     option('--out', metavar='FOLDER', help='what the run leaves; runs/ and the name of the data when not given'),
     option('--resume', metavar='FOLDER', help='continue the run in this folder'),
