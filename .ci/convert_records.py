@@ -8,17 +8,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from cifar_resnet import recipes as R  # noqa: E402
-from cifar_resnet.anatomy import count_macs  # noqa: E402
-from cifar_resnet.augment import Crop, Cutout, Flip, Steps  # noqa: E402
-from cifar_resnet.core import to_plain, write_atomic  # noqa: E402
-from cifar_resnet.data import CIFAR10_MEAN, CIFAR10_STD  # noqa: E402
-from cifar_resnet.device import Optim  # noqa: E402
-from cifar_resnet.model import CustomResNet  # noqa: E402
-from cifar_resnet.train import OneCycle  # noqa: E402
+from cifar_resnet import recipes as R
+from cifar_resnet.anatomy import count_macs
+from cifar_resnet.augment import Crop, Cutout, Flip, Steps
+from cifar_resnet.core import results_folders, to_plain, write_atomic
+from cifar_resnet.data import CIFAR10_MEAN, CIFAR10_STD
+from cifar_resnet.device import Optim
+from cifar_resnet.model import CustomResNet
+from cifar_resnet.train import OneCycle
 
 RENAMED = {'-mended': '-fixed', 'made-anew': 'rebuilt', 'normalise': 'normalize'}
 
@@ -81,4 +78,4 @@ def main(paths):
         print(target.name)
 
 
-if __name__ == '__main__': main([Path(p).resolve() for p in sys.argv[1:]] or sorted((ROOT/'results').rglob('*.json')))
+if __name__ == '__main__': main([Path(p).resolve() for p in sys.argv[1:]] or sorted(results_folders()[0].rglob('*.json')))

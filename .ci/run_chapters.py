@@ -12,8 +12,9 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from nbdev.config import get_config
 
-ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = get_config().nbs_path
 
 
 def as_a_terminal_shows(text):
@@ -69,4 +70,4 @@ def main(paths):
         except CellExecutionError as e: sys.exit(f'{e}\n{path.name} failed; it is left as it was')
 
 
-if __name__ == '__main__': main([Path(name).resolve() for name in sys.argv[1:]] or sorted((ROOT/'nbs').glob('*.ipynb')))
+if __name__ == '__main__': main([Path(name).resolve() for name in sys.argv[1:]] or sorted(NOTEBOOKS.glob('*.ipynb')))

@@ -9,8 +9,11 @@ __all__ = ['COMMANDS', 'option', 'command', 'make_parser', 'make_script_parser',
            'cifar_predict', 'cifar_recipes']
 
 # %% ../nbs/cli.ipynb #cli002
-import argparse, errno, json, os, sys
+import argparse, errno, io, json, os, sys
 from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 
 # %% ../nbs/cli.ipynb #cli003
@@ -132,7 +135,6 @@ def given_options(args, *names):
 # %% ../nbs/cli.ipynb #cli009
 def apply_options(recipe, given):
     "Return the recipe with the given options laid over it"
-    from dataclasses import replace
     from cifar_resnet.core import check_number
     if 'logit_scale' in given and recipe.net != 'CustomResNet': raise ValueError(f'--logit-scale does not fit {recipe.name}: its network, {recipe.net}, has none')
     def pick(part): return {name: given[name] for name in _FIELDS[part] if name in given}
@@ -222,9 +224,7 @@ def find_rates(recipe, data, model, args, **settings):
 
 def _free_folder(name):
     "Return runs/name, or runs/name-2, …: the first that does not exist"
-    n = 1
-    while (folder := Path('runs')/(name if n == 1 else f'{name}-{n}')).exists(): n += 1
-    return folder
+    return next(folder for n in count(1) if not (folder := Path('runs')/(name if n == 1 else f'{name}-{n}')).exists())
 
 def _refuse_second_run(folder):
     for name in 'settings.json', 'last.pt':
@@ -236,13 +236,11 @@ def _refuse_second_run(folder):
     option('--tensorboard', action='store_true', help='write TensorBoard scalars into the folder too'))
 def _train(args):
     "Train with one cycle, at the rates of a recipe or of a range test, then evaluate on the test images, once"
-    from importlib.util import find_spec
     if args.tensorboard and not find_spec('tensorboard'): raise ValueError('--tensorboard needs one more package: pip install tensorboard')
     if args.resume is None: _start_run(args)
     else: _resume_run(args)
 
 def _start_run(args):
-    from dataclasses import replace
     from cifar_resnet.all import plot_lr, RunFolder
     from cifar_resnet.core import to_path, to_plain, write_atomic
     recipe = choose_recipe(args)
@@ -406,7 +404,6 @@ def _to_table(preds, names, top):
 
 def _draw_cams(preds, names, folder):
     "Write an overlay for each image; never over one of the images themselves"
-    import io
     from PIL import Image
     from cifar_resnet.cams import cam_maps, overlay
     from cifar_resnet.core import write_atomic

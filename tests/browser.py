@@ -134,7 +134,7 @@ def wait_for_theme(tab, theme):
 def background(tab): return tab.evaluate('getComputedStyle(document.body).backgroundColor')
 
 
-def brightness(colour): return sum(map(int, re.findall(r'\d+', colour)[:3]))/3
+def brightness(color): return sum(map(int, re.findall(r'\d+', color)[:3]))/3
 
 
 CLEAR = """

@@ -61,7 +61,7 @@ class OldCutout(A.ImageOnlyTransform):
         return image
 
 
-def twin(step):
+def counterpart(step):
     "Return the albumentations transforms that do what `step` does"
     match step:
         case Crop():
@@ -82,7 +82,7 @@ def twin(step):
             if step == Gray(step.p): return [A.ToGray(p=step.p)]
             back = dict(mean=[-m/s for m, s in zip(step.mean, step.std)], std=[1/s for s in step.std])
             return [A.Normalize(step.mean, step.std), A.ToGray(p=step.p), A.Normalize(**back, max_pixel_value=1), A.FromFloat(dtype='uint8')]
-    raise AssertionError(f'{step} has no twin here')
+    raise AssertionError(f'{step} has no counterpart here')
 
 
 def read_draw(step, applied):
@@ -104,7 +104,7 @@ def read_draw(step, applied):
 
 def albumentations_draws(steps, images, seed=0):
     "Return the images that albumentations makes, and what it drew, one tensor for each step"
-    compose = A.Compose([t for step in steps for t in twin(step)], save_applied_params=True, seed=seed)
+    compose = A.Compose([t for step in steps for t in counterpart(step)], save_applied_params=True, seed=seed)
     made = [compose(image=image) for image in images]
     applied = [dict(m['applied_transforms']) for m in made]
     return np.stack([m['image'] for m in made]), [torch.tensor([read_draw(step, a) for a in applied]) for step in steps]
@@ -174,7 +174,7 @@ def images_by_us(step, n=3000): return images_of(step, step.draw(n, seeded()))
 
 
 def images_by_albumentations(step, n=3000):
-    compose = A.Compose(twin(step), seed=0)
+    compose = A.Compose(counterpart(step), seed=0)
     return [compose(image=IMAGE)['image'].tobytes() for _ in range(n)]
 
 
@@ -214,7 +214,7 @@ def test_done_as_often_as_by_albumentations(step):
 
 
 def test_rectangles_drawn_as_by_albumentations():
-    step, compose = ResizedCrop(1.), twin(ResizedCrop(1.))[0]
+    step, compose = ResizedCrop(1.), counterpart(ResizedCrop(1.))[0]
     compose.set_random_seed(0)
     boxes = np.array([compose.get_params_dependent_on_data({'shape': IMAGE.shape}, {})['crop_coords'] for _ in range(4000)])
     ours = step.draw(4000, seeded()).numpy()

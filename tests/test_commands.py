@@ -119,13 +119,13 @@ def test_recipes_go_on_after_a_kill(tmp_path, start):
     wait_until(held.exists, killed)
     killed.kill()
     assert len(list(records.iterdir())) == 1
-    begun = torch.load(last, weights_only=True)['history']
-    assert len(begun) == 1
+    started = torch.load(last, weights_only=True)['history']
+    assert len(started) == 1
     again = start(*command, cwd=tmp_path).wait()
     assert again.returncode == 0 and 'made 2: recipes/era_s10-digits-2ep-0 recipes/eva6_s9-fixed-digits-2ep-0' in again.stdout, again.stderr
     for name in 'era_s10', 'eva6_s9-fixed':
         record = json.loads((records/f'{name}-digits-2ep-0.json').read_text())
         assert (record['recipe'], len(record['epochs'])) == (name, 2) and 0 < record['test_acc'] < 1
-        assert name != 'era_s10' or record['epochs'][:len(begun)] == begun  # equal seconds: the epoch was not repeated
+        assert name != 'era_s10' or record['epochs'][:len(started)] == started  # equal seconds: the epoch was not repeated
     assert (records/'one_cycle-digits-2ep-0.json').read_text() == 'here already'
     assert not list((tmp_path/'runs'/'records'/'recipes').iterdir())

@@ -125,26 +125,26 @@ def test_results_without_a_checkout(few, tmp_path, monkeypatch):
 
 
 def interrupt_at(monkeypatch, epoch):
-    "Ctrl-C in the given epoch, counted over all runs; return the list of epochs that were begun"
-    usual, begun = Trainer.one_epoch, []
+    "Ctrl-C in the given epoch, counted over all runs; return the list of epochs that were started"
+    usual, started = Trainer.one_epoch, []
 
     def one_epoch(self, progress=None):
-        begun.append(self.epoch + 1)
-        if len(begun) == epoch: raise KeyboardInterrupt
+        started.append(self.epoch + 1)
+        if len(started) == epoch: raise KeyboardInterrupt
         return usual(self, progress)
     monkeypatch.setattr(Trainer, 'one_epoch', one_epoch)
-    return begun
+    return started
 
 
 def test_interrupted_and_continued(few, tmp_path, monkeypatch, capsys):
     todo = [Planned(f'tiny-{seed}', small(3), seed) for seed in range(2)]
     folders = dict(runs=tmp_path/'runs', results=tmp_path/'results')
-    begun = interrupt_at(monkeypatch, 6)
+    started = interrupt_at(monkeypatch, 6)
     with pytest.raises(KeyboardInterrupt, match=r'stopped in epoch 3; .*last.pt holds the first 2 epochs'): make_all(todo, few, 'cpu', **folders)
     assert 'made 1: tiny-0\nleft 1: tiny-1' in capsys.readouterr().out and [p.name for p in (tmp_path/'results').iterdir()] == ['tiny-0.json']
-    first = list(begun)
+    first = list(started)
     assert make_all(todo[1:], few, 'cpu', **folders) == ['tiny-1']
-    assert first == [1, 2, 3, 1, 2, 3] and begun[6:] == [3]  # only the epoch that was lost
+    assert first == [1, 2, 3, 1, 2, 3] and started[6:] == [3]  # only the epoch that was lost
     assert len(json.loads((tmp_path/'results'/'tiny-1.json').read_text())['epochs']) == 3 and not list((tmp_path/'runs').iterdir())
 
 
