@@ -185,8 +185,7 @@ def test_data_that_is_not_found_leaves_no_folder(call, nowhere, monkeypatch):
 
 
 def test_tensorboard_that_is_not_installed_is_noticed_first(call, tmp_path, monkeypatch):
-    usual = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *args: None if name == 'tensorboard' else usual(name, *args))
+    monkeypatch.setattr(cli, 'find_spec', lambda name: None if name == 'tensorboard' else importlib.util.find_spec(name))
     refused(call(f'cifar_train {SMALL} --tensorboard'), '--tensorboard needs one more package: pip install tensorboard')
     assert not tree(tmp_path)
 
