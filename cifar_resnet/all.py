@@ -9,12 +9,12 @@ __all__ = []
 from .core import DataError, Diverged, TrainingError, is_quick, load_or_measure, load_record, save_record
 from .device import Optim, Precision, pick_device
 from .data import CIFAR10_CLASSES, ImageData, Split, channel_stats, choose_valid, course_data, get_data, needs_cifar10, read_image
-from .explore import (class_means, count_classes, nearest_images, pair_table, plot_class_balance, plot_histograms, plot_pair_table,
+from .explore import (class_means, count_classes, nearest_images, plot_class_balance, plot_histograms,
                                   show_images, show_pairs, show_samples)
 from .augment import (Batches, Crop, Cutout, Flip, Steps, default_augment, eval_transforms, images_per_second, make_loaders,
                                   mean_color, train_steps, train_transforms)
 from .model import CustomResNet, Residual, conv_block, count_params, load_weights, predict_proba, register_network, res_block, save_weights
-from .anatomy import count_macs, diagram, gradient_norms, layer_table, measured_field, plot_costs, plot_fields, receptive_fields
+from .anatomy import count_macs, diagram, layer_table, plot_costs, plot_fields, receptive_fields
 from .lr_finder import LRCurve, choose_rates, find_lr, plot_lr, range_test, smooth
 from .checkpoint import RunFolder
 from .train import FitConfig, OneCycle, Run, Trainer, compute_loss, evaluate, fit, infer, plot_run, plot_schedule

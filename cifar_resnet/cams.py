@@ -108,21 +108,19 @@ def plot_cams(
 def plot_misclassified(
     preds:Predictions,  # of any network
     n:int=12,  # how many at most
-    order:str='loss',  # 'loss' or 'confidence' (highest first), or 'random'
-    label:str=None,  # only images of this class
-    predicted:str=None,  # only images predicted as this class
-    seed:int=0,  # of the random order
     cam:bool=False,  # with maps for the prediction and for the label
-    **cam_options,  # `layer` and `method` of `cam_maps`
+    layer:str='layer3',  # of `cam_maps`
+    method:str='gradcam',  # of `cam_maps`
+    **which,  # `order`, `label`, `predicted` and `seed` of `errors`
 ):
     "Show misclassified images with label and prediction, each with its probability"
-    wrong = preds[errors(preds, n, order, label, predicted, seed)]
+    wrong = preds[errors(preds, n, **which)]
     if not len(wrong):
         print('nothing to show: all of these are correct')
         return None
     if cam:
         both = {'for the prediction': dict(target='prediction'), 'for the label': dict(target='label')}
-        return plot_cams(wrong, both, **cam_options)
+        return plot_cams(wrong, both, layer=layer, method=method)
     titles = [f'{label}\n→ {predicted}' for label, predicted in label_and_prediction(wrong)]
     return show_images(wrong.split.images, titles, ncols=6, size=1.6)
 

@@ -95,10 +95,8 @@ def check_folder(folder) -> Path:
 
 def prepare_folder(folder) -> Path:
     "Create `folder` where needed, check that files can be written there, and return it as a path"
-    folder = to_path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+    folder = check_folder(folder)
+    try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise DataError(f'{folder} cannot be written to: {e.strerror}; name another folder') from None
     return folder
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['show_images', 'show_samples', 'count_classes', 'plot_class_balance', 'plot_histograms', 'class_means',
-           'nearest_images', 'show_pairs', 'pair_table', 'plot_pair_table']
+           'nearest_images', 'show_pairs']
 
 # %% ../nbs/explore.ipynb #explore002
 import numpy as np
@@ -118,43 +118,13 @@ def nearest_images(
     return torch.cat([f.indices for f in found]).numpy(), torch.cat([f.values for f in found]).numpy()
 
 # %% ../nbs/explore.ipynb #explore009
-@styled
 def show_pairs(
     above:Split,  # images of the upper row
     below:Split,  # images of the lower row
-    notes=None,  # a short line under each pair
+    notes=None,  # a short line for each pair
     title:str=None,  # of the figure
 ):  # a matplotlib figure
     "Show pairs of images, one above the other, with their classes"
-    import matplotlib.pyplot as plt
-    fig, axes = plt.subplots(2, len(above), figsize=(len(above)*1.05, 2.85), squeeze=False)
-    for row, split in zip(axes, (above, below)):
-        for ax, image, label in zip(row, split.images, split.labels):
-            ax.imshow(image, interpolation='nearest')
-            ax.set(xticks=[], yticks=[])
-            ax.set_title(split.classes[label], fontsize=9, fontweight='normal', pad=4)
-    for ax, note in zip(axes[1], notes or []): ax.set_xlabel(note, fontsize=8)
-    fig.suptitle(title)
-    return fig
-
-# %% ../nbs/explore.ipynb #explore010
-def pair_table(
-    labels,  # the true labels
-    guesses,  # the predicted labels
-    n:int,  # number of classes
-):
-    "Return how often each class (row) is taken for each (column), as shares of the row"
-    table = np.zeros((n, n))
-    np.add.at(table, (labels, guesses), 1)
-    return table/table.sum(1, keepdims=True)
-
-@styled
-def plot_pair_table(table, classes, title):
-    "Draw a table of shares as a heat map, with class names on both sides"
-    import matplotlib.pyplot as plt, seaborn as sns
-    fig, ax = plt.subplots(figsize=(7.4, 5.6))
-    sns.heatmap(table*100, annot=True, fmt='.0f', cmap='Blues', cbar_kws={'label': '% of the row'}, annot_kws={'size': 9},
-                xticklabels=classes, yticklabels=classes, square=True, ax=ax)
-    ax.set(xlabel='class of the nearest training image', ylabel='true class', title=title)
-    plt.setp(ax.get_xticklabels(), rotation=40, ha='right', rotation_mode='anchor')
-    return fig
+    titles = [split.classes[label] for split in (above, below) for label in split.labels]
+    for i, note in enumerate(notes or []): titles[len(above) + i] += f'\n{note}'
+    return show_images(np.concatenate([above.images, below.images]), titles, len(above), title, 1.05)

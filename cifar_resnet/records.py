@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'Planned', 'recipe_runs', 'rate_runs', 'fault_runs', 'plan', 'missing', 'make', 'export_half', 'make_all',
-           'make_missing', 'summarize', 'summarize_spread', 'plan_table', 'baseline_epoch', 'compare_speed',
-           'speed_table']
+           'make_missing', 'summarize', 'plan_table', 'baseline_epoch', 'compare_speed', 'speed_table']
 
 # %% ../nbs/records.ipynb #records002
 import hashlib, json, shutil, time
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 
 from .augment import default_augment, make_loaders
-from .compare import completed
+from .compare import summarize_accuracy
 from .core import Diverged, check_choice, check_int, default_results_folder, load_record, record_names, save_record
 from .data import ImageData, get_data
 from .device import peak_memory, pick_device
@@ -77,7 +76,7 @@ def plan(
     if kind == 'gpu':
         return ([course(seed) for seed in range(5)] + recipe_runs(published + fixed, range(3))
                 + recipe_runs(single_faults().values(), range(5)) + rate_runs('gpu', 64, 12, range(3)))
-    short = recipe_runs(find_recipes('era_utils', 'era_s10', 'eva8_s8', 'one_cycle'), [0], epochs=2) + rate_runs('cpu', 16, 4, range(3)) + fault_runs(range(3))
+    short = rate_runs('cpu', 16, 4, range(3)) + fault_runs(range(3))
     return [Planned('one_cycle_24-valid-0', ONE_CYCLE, 0, settings=dict(full=False)), *recipe_runs(published, [0]), course(0), course(1), course(2),
             *recipe_runs(fixed, [0]), *recipe_runs(without, [0]), *recipe_runs(published, [1]), *short]
 
@@ -154,13 +153,6 @@ def summarize(record):
     return ', '.join(f'{name} {acc:.2%}' for name, acc in accs.items() if acc is not None) + f", {record['seconds']:,.0f} s"
 
 # %% ../nbs/records.ipynb #records008
-def summarize_spread(records):
-    "Return the mean accuracy of runs of one setting, with its standard deviation"
-    if not completed(records): return 'diverged'
-    on = 'valid' if completed(records)[0]['test_acc'] is None else 'test'
-    accs = [r['epochs'][-1]['valid_acc'] if on == 'valid' else r['test_acc'] for r in completed(records)]
-    return f'{np.mean(accs):.2%}' + (f' ± {np.std(accs, ddof=1):.2%}' if len(accs) > 1 else '') + f' ({on})'
-
 def plan_table() -> str:
     "Return all planned runs as lines of text, those of one setting in one line"
     there, settings = set(record_names()), {}
@@ -170,7 +162,7 @@ def plan_table() -> str:
     lines = [f"{'run':<{width}} {'on':<4} {'made':<5}  {'accuracy':<24} device"]
     for (kind, name), runs in settings.items():
         made = [load_record(r) for r in runs if r in there]
-        accuracy, device = (summarize_spread(made), made[0]['environment']['device']) if made else ('not run yet', '')
+        accuracy, device = (summarize_accuracy(made), made[0]['environment']['device']) if made else ('not run yet', '')
         lines.append(f"{name:<{width}} {kind:<4} {f'{len(made)}/{len(runs)}':<5}  {accuracy:<24} {device}".rstrip())
     return '\n'.join(lines)
 

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from torch import nn
 
 from cifar_resnet import analysis, cams, train
-from cifar_resnet.analysis import (Predictions, accuracy_interval, calibrate, class_index, class_scores, class_table, confused_pairs, confusion, damages,
+from cifar_resnet.analysis import (Predictions, accuracy_interval, calibrate, class_index, class_table, confused_pairs, confusion, damages,
                                    embed, errors, find_temperature, label_and_prediction, nearest_by_features, percent, plot_confidence,
                                    plot_confusion, plot_embedding, plot_neighbors, plot_reliability, plot_robustness, predict, reliability, robustness)
 from cifar_resnet.augment import Batches
@@ -195,20 +195,20 @@ def test_wilsons_interval():
 def test_percent(p, text): assert percent(p) == text
 
 
-def test_class_scores(preds):
-    scores = class_scores(preds)
-    for c, s in enumerate(scores):
+def test_class_table(preds):
+    scores = class_table(preds, output_dict=True)
+    for c, s in enumerate(scores[name] for name in preds.classes):
         recall, precision = preds.correct[preds.labels == c].mean(), preds.correct[preds.predicted == c].mean()
         assert (s['recall'], s['precision']) == pytest.approx((recall, precision), abs=1e-12)
-        assert s['f1'] == pytest.approx(2*recall*precision/(recall + precision), abs=1e-12)
-    assert sum(s['n'] for s in scores) == len(preds) and [s['name'] for s in scores] == list(preds.classes)
-    lines = class_table(preds).splitlines()
-    assert len(lines) == 11 and len({len(line) for line in lines}) == 1
+        assert s['f1-score'] == pytest.approx(2*recall*precision/(recall + precision), abs=1e-12)
+    assert sum(scores[name]['support'] for name in preds.classes) == len(preds)
+    text = class_table(preds)
+    assert all(name in text for name in preds.classes) and f"{scores[preds.classes[3]]['recall']:.3f}" in text
 
 
 def test_a_class_that_is_never_predicted():
-    scores = class_scores(make_predictions([[2, 1, 0]]*3, [0, 0, 1], 'abc'))
-    assert [s['precision'] for s in scores] == pytest.approx([2/3, 0, 0]) and [s['recall'] for s in scores] == [1, 0, 0]
+    scores = class_table(make_predictions([[2, 1, 0]]*3, [0, 0, 1], 'abc'), output_dict=True)
+    assert [scores[c]['precision'] for c in 'abc'] == pytest.approx([2/3, 0, 0]) and [scores[c]['recall'] for c in 'abc'] == [1, 0, 0]
 
 
 def test_confusion_and_pairs(preds):

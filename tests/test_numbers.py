@@ -53,13 +53,6 @@ def test_how_many_are_wrong(prose, record):
     assert round(10_000/errors) == 16 and 'one image in sixteen wrong' in prose['00_data']
 
 
-def test_the_short_race(prose, record, root):
-    accs = {p.stem: 100*record(f'recipes/{p.stem}')['test_acc'] for p in (root/'results'/'recipes').glob('*-2ep-0.json') if 'fixed' not in p.stem}
-    ours = accs.pop('one_cycle-2ep-0')
-    assert len(accs) == 3
-    assert f'with {ours:.0f} % against {min(accs.values()):.0f} to {max(accs.values()):.0f} %' in prose['05_recipes']
-
-
 def test_minutes_at_the_heads(prose, record):
     for name, seconds in record('chapters')['run_seconds'].items():
         if not re.match(r'\d\d_', name): continue
