@@ -105,9 +105,9 @@ docs: $(READY) ## build the site into _docs/ (with Quarto where it is installed)
 preview: $(READY) ## show the site in a browser, and again after every change
 	@$(BIN)/python .ci/docs.py preview
 
-test-site: $(READY) ## build the site, and try every page in a real browser
+test-site: $(READY) ## build the site, try every page in a real browser, and measure how the first ones read
 	@$(BIN)/python .ci/docs.py smalldocs
-	@$(BIN)/python -m pytest -q -rs -n auto tests/browser.py
+	@$(BIN)/python -m pytest -q -rs -n auto tests/browser.py tests/reading.py
 
 lab: $(READY) ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab nbs

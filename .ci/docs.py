@@ -14,6 +14,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+import figures
 from nbdev.config import get_config
 
 ROOT = get_config().config_path
@@ -34,7 +35,6 @@ def as_quarto_names_it(text):
 
 def prepare():
     "For the processes that nbdev starts"
-    os.environ['PYTHONWARNINGS'] = 'ignore:Found cells containing imports'  # cells that define a function with an import in it
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT/'.ci'), os.environ.get('PYTHONPATH')]))  # for shown.py
 
 
@@ -64,12 +64,14 @@ def start_afresh(pages=PAGES):
 
 
 def build(how):
-    if how != 'smalldocs' and shutil.which('quarto'): return subprocess.run([SCRIPTS/'nbdev_docs'], cwd=ROOT, check=True)
-    start_afresh()
-    process()
-    subprocess.run([SCRIPTS/'smalldocs', 'render', PAGES], cwd=ROOT, check=True)
-    shutil.rmtree(ROOT/'_docs', ignore_errors=True)
-    shutil.move(PAGES/get_config().doc_path.name, ROOT/'_docs')
+    if how != 'smalldocs' and shutil.which('quarto'): subprocess.run([SCRIPTS/'nbdev_docs'], cwd=ROOT, check=True)
+    else:
+        start_afresh()
+        process()
+        subprocess.run([SCRIPTS/'smalldocs', 'render', PAGES], cwd=ROOT, check=True)
+        shutil.rmtree(ROOT/'_docs', ignore_errors=True)
+        shutil.move(PAGES/get_config().doc_path.name, ROOT/'_docs')
+    figures.in_both_themes(ROOT/'_docs')
 
 
 def sources():

@@ -3,18 +3,19 @@
 usage: python .ci/run_chapters.py [nbs/00_data.ipynb …]     all chapters when none is named
 """
 import base64
-import io
 import re
 import sys
 import time
 from pathlib import Path
 
+import figures
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbdev.config import get_config
 
 NOTEBOOKS = get_config().nbs_path
+BOXES = f'import sys; sys.path.append({str(Path(__file__).resolve().parent)!r}); import figures; figures.register(); sys.path.pop(); del sys, figures'  # before the first cell: saved figures say where their photographs are
 
 
 def as_a_terminal_shows(text):
@@ -23,27 +24,24 @@ def as_a_terminal_shows(text):
     return '\n'.join(next((part for part in reversed(states) if part), '').rstrip() for states in lines)
 
 
-def with_few_colors(png, most=20_000):
-    "Reduce a large PNG, in base64, to 256 colors: a quarter of the size, with hardly a visible difference"
-    from PIL import Image
-    content = base64.b64decode(png)
-    if len(content) <= most: return png
-    held = io.BytesIO()
-    Image.open(io.BytesIO(content)).convert('RGB').quantize(256, method=Image.Quantize.MEDIANCUT).save(held, 'PNG', optimize=True)
-    return base64.b64encode(held.getvalue()).decode()
+def with_fewer_colors(png):
+    "Reduce a large PNG in base64, as notebooks save it"
+    return base64.b64encode(figures.with_few_colors(base64.b64decode(png))).decode()
 
 
 def tidy(cell):
     for out in cell.get('outputs', []):
         if out.output_type == 'stream': out.text = as_a_terminal_shows(out.text)
-        elif 'image/png' in out.get('data', {}): out.data['image/png'] = with_few_colors(out.data['image/png'])
+        elif 'image/png' in out.get('data', {}): out.data['image/png'] = with_fewer_colors(out.data['image/png'])
     def lasts(o): return o.text.strip() if o.output_type == 'stream' else 'application/vnd.jupyter.widget-view+json' not in o.get('data', {})
     cell.outputs = [o for o in cell.get('outputs', []) if lasts(o)]
 
 
 def run(path):
     nb, start = nbformat.read(path, 4), time.time()
+    nb.cells.insert(0, nbformat.v4.new_code_cell(BOXES))
     NotebookClient(nb, timeout=None, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}, coalesce_streams=True).execute()
+    del nb.cells[0]
     for cell in nb.cells:
         if cell.cell_type == 'code': tidy(cell)
     nb.metadata.pop('widgets', None)

@@ -2,6 +2,7 @@
 import contextlib
 import functools
 import http.server
+import io
 import os
 import pprint
 import re
@@ -11,15 +12,17 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
-from filelock import FileLock
+from PIL import Image
 from processes import HANG
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT/'_docs'
 sys.path.insert(0, str(ROOT/'.ci'))
 import cells  # noqa: E402
+import figures  # noqa: E402
 
 PAGES = sorted(p.name for p in SITE.glob('*.html'))
 WIDE, PHONE = {'width': 1280, 'height': 900}, {'width': 375, 'height': 800}
@@ -70,21 +73,13 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args): pass
 
 
-@pytest.fixture(scope='session')
-def address():
+@contextlib.contextmanager
+def serve():
+    "Serve the built site; give its address"
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=SITE))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f'http://127.0.0.1:{server.server_port}'
-    server.shutdown()
-
-
-@pytest.fixture(scope='session')
-def chromium():
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as p:
-        with FileLock(SITE/'.browser.lock'): browser = start(p)  # one process installs, the others wait
-        yield browser
-        browser.close()
+    try: yield f'http://127.0.0.1:{server.server_port}'
+    finally: server.shutdown()
 
 
 @pytest.fixture
@@ -140,8 +135,8 @@ def brightness(color): return sum(map(int, re.findall(r'\d+', color)[:3]))/3
 CLEAR = """
 async () => {  // share of the pixels of each figure that a page behind it would shine through, or that are not readable on white
   const bad = [];
-  for (const img of document.querySelectorAll(".cell-output-display img")) {
-    await img.decode();
+  for (const img of document.querySelectorAll(".cell-output-display img.img-fluid:not(.figure-dark)")) {
+    img.loading = "eager"; await img.decode();
     const c = document.createElement("canvas"); c.width = img.naturalWidth; c.height = img.naturalHeight;
     const g = c.getContext("2d"); g.drawImage(img, 0, 0);
     const p = g.getImageData(0, 0, c.width, c.height).data;
@@ -191,6 +186,15 @@ TOO_WIDE = """
 """
 
 
+SMALL = """
+[...document.querySelectorAll("figure.figure img.img-fluid")].filter(i => i.checkVisibility()).filter(i => {  // on a phone: too small to read, or cut off without a hint
+  const frame = i.parentElement, hint = getComputedStyle(i.closest("figure").querySelector("figcaption") || frame, "::after").content;
+  return i.getBoundingClientRect().width < .65*i.getAttribute("width") || frame.scrollWidth > frame.clientWidth + 1 && !(["auto", "scroll"].includes(getComputedStyle(frame).overflowX) && hint.includes("→"));
+}).map(i => i.alt.slice(0, 60))
+"""
+WRAPPED = '[...document.querySelectorAll("main pre.sourceCode code")].filter(c => c.checkVisibility() && getComputedStyle(c).whiteSpace != "pre").map(c => c.textContent.slice(0, 40)).slice(0, 5)'
+
+
 def broken_links(tab, address):
     links = {l for l in tab.evaluate('[...document.querySelectorAll("a[href]")].map(a => a.href)') if l.startswith(address)}
     def leads_nowhere(link):
@@ -222,11 +226,62 @@ def test_page(visit, page, address):
     tab.wait_for_function(f'innerWidth == {PHONE["width"]}')
     wait_for_rest(tab)
     found['wider than a phone'] = tab.evaluate(TOO_WIDE)
+    found['figures that cannot be read on a phone'] = tab.evaluate(SMALL)
+    found['code that loses its indentation on a phone'] = tab.evaluate(WRAPPED)
     found['megabytes'] = [] if 5e3 < tab.weight < 2e6 else [tab.weight/1e6]
     if page.removesuffix('.html') not in cells.WITHOUT: found['badges'] = [] if tab.locator('a[href^="https://colab.research.google.com/github/"] img').count() == 1 else ['not one']
     if page.removesuffix('.html') not in ('index', 'glossary', 'reference', 'teaching'): found['figures without a caption'] = tab.evaluate(BARE)
     found['errors'] = tab.wrong
     if found := {what: where for what, where in found.items() if where}: pytest.fail(pprint.pformat(found), pytrace=False)
+
+
+def seen(tab, image, apart=False):
+    "Return the pixels of an image as the browser shows it: in its place, or `apart`, at its own size in the corner of the window"
+    image.evaluate('async i => { i.loading = "eager"; i.scrollIntoView({block: "center", behavior: "instant"}); await i.decode() }')
+    if apart: image.evaluate('i => { i.style.cssText += "; position: fixed; top: 0; left: 0; z-index: 9999; width: auto; max-width: none" }')
+    wait_for_rest(tab)
+    pixels = np.asarray(Image.open(io.BytesIO(image.screenshot())).convert('RGB')).astype(int)
+    if apart: image.evaluate('i => { i.style.position = i.style.top = i.style.left = i.style.zIndex = i.style.width = i.style.maxWidth = "" }')
+    return pixels
+
+
+@pytest.mark.parametrize('page', [p for p in PAGES if 'figure-dark' in (SITE/p).read_text(encoding='utf-8')])
+def test_figures_are_at_home_in_both_themes(visit, page):
+    "No white slab in the dark; a photograph is the same in both themes; one of the two pictures loads"
+    light, dark = visit(page), visit(page, theme='dark')
+    for tab in light, dark: tab.set_viewport_size({'width': 1600, 'height': 1600})  # the frames scroll, the bars stay out of the way
+    wait_for_theme(dark, 'dark')
+    assert not light.locator('.figure-dark:visible').count() and not dark.locator('.figure-light:visible').count()
+    page_color = np.array([int(v) for v in re.findall(r'\d+', background(dark))[:3]])
+    assert abs(page_color - figures.GROUND).max() <= 1
+    pairs = list(zip(light.locator('.figure-light').all(), dark.locator('.figure-dark').all(), strict=True))
+    for bright, dim in pairs:
+        files = [SITE/i.get_attribute('src') for i in (bright, dim)]
+        before, after = (np.asarray(Image.open(f).convert('RGB')).astype(int) for f in files)
+        boxes = figures.boxes_of(files[0].read_bytes())
+        for x0, y0, x1, y1 in boxes: assert (before[y0:y1, x0:x1] == after[y0:y1, x0:x1]).all()
+        in_place = seen(dark, dim)
+        for corner in (2, 2), (2, -3), (-3, 2), (-3, -3):
+            assert abs(in_place[corner] - page_color).max() <= 3, (dim.get_attribute('alt'), corner, in_place[corner])
+        on_white, on_dark = seen(light, bright, apart=True), seen(dark, dim, apart=True)
+        assert on_white.shape == on_dark.shape == before.shape
+        for x0, y0, x1, y1 in boxes: assert (on_white[y0:y1, x0:x1] == on_dark[y0:y1, x0:x1]).all(), dim.get_attribute('alt')
+
+
+def test_an_entry_of_the_api(visit):
+    "A link leads to its heading; below it one line, and a fold with the parameters and then the source"
+    tab = visit('model.html#conv_block')
+    heading = tab.locator('h3[data-anchor-id="conv_block"]')
+    tab.wait_for_function('(h => h && h.getBoundingClientRect().top >= 0 && h.getBoundingClientRect().top < innerHeight)(document.getElementById("conv_block"))')  # it scrolls smoothly
+    assert heading.count() == 1
+    fold = heading.locator('xpath=following-sibling::details[1]')
+    assert fold.locator('summary').inner_text().startswith('conv_block(ni, no, ') and not fold.evaluate('d => d.open')
+    assert not fold.locator('pre').is_visible() and heading.locator('xpath=following-sibling::p[1]').is_visible()
+    fold.locator('summary').focus()
+    tab.keyboard.press('Enter')
+    table, source = fold.locator('table'), fold.locator('pre')
+    assert 'def conv_block(' in source.inner_text() and table.locator('tbody tr').count() >= 4
+    assert table.bounding_box()['y'] < source.bounding_box()['y']
 
 
 def test_next_and_previous_follow_the_sidebar(visit):

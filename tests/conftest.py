@@ -1,5 +1,6 @@
 import contextlib
 import os
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -148,3 +149,22 @@ def start(tmp_path_factory):
     yield start
     for child in children:
         if child.returncode is None: child.kill()
+
+
+@pytest.fixture(scope='session')
+def address():
+    "Serve the built site; give its address"
+    import browser
+    with browser.serve() as base: yield base
+
+
+@pytest.fixture(scope='session')
+def chromium():
+    "One Chromium for all tests of a process"
+    import browser
+    from filelock import FileLock
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        with FileLock(Path(tempfile.gettempdir())/'cifar_resnet-browser.lock'): started = browser.start(p)  # one process installs, the others wait
+        yield started
+        started.close()

@@ -34,7 +34,7 @@ def test_the_python_code_runs(page, tmp_path, monkeypatch):
 def test_eight_lines(page):
     "As the page calls them; the import comes before"
     first = blocks(page, 'python')[0].strip().splitlines()
-    assert '[eight lines](#the-package)' in page and len([line for line in first if line]) == 1 + 8
+    assert 'takes eight lines' in page and len([line for line in first if line]) == 1 + 8
 
 
 def test_the_commands_exist_with_these_options(page):
