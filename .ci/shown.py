@@ -1,7 +1,7 @@
 """How a page shows what the package exports: a heading, one line, and a fold with the parameters and the source.
 
 nbdev asks `Shown` (settings.ini, `renderer`) about each function and class, in cells that `Prepare` runs (settings.ini, `procs`);
-`Entries` then puts each answer above its source, and folds it. `#| code-fold: show` in a cell keeps its fold open; a cell of constants stays as written.
+`Entries` then puts each answer above its source, in a fold: open for a cell that begins with `#| exports`, closed for `#| export`. A cell of constants stays as written.
 """
 import ast
 import html
@@ -110,6 +110,7 @@ def fold(name, parts, tables, opened):
     node, code = parts.get(name, (None, ''))
     if not (node or tables.strip()): return ''
     summary = signature(node) if node else name
+    if opened and code: tables = ''  # the comments in the source say the same
     fence = '`'*max(3, 1 + max(map(len, re.findall('`+', code)), default=0))
     shown = f'{fence}python\n{code}\n{fence}\n\n' if code else ''
     return f'<details class="api"{" open" if opened else ""}>\n<summary><code>{html.escape(summary)}</code></summary>\n\n{tables.strip()}\n\n{shown}</details>\n'
@@ -146,11 +147,11 @@ class Entries(Processor):
             if directives & HIDDEN: continue
             docs = []
             while i + 1 + len(docs) < len(cells) and getattr(cells[i + 1 + len(docs)], 'has_sd', 0): docs.append(cells[i + 1 + len(docs)])
-            kept += self.entries(cell, docs[::-1], headed) if docs else self.rest(cell, directives)
+            kept += self.entries(cell, docs[::-1], headed, 'exports' in directives) if docs else self.rest(cell, directives)
         cells[:] = kept
 
-    def entries(self, cell, docs, headed):
-        parts, opened = public(cell.source), bool(re.search(r'^#\| *code-fold: *(show|false)', cell.source, re.M))
+    def entries(self, cell, docs, headed, opened):
+        parts = public(cell.source)
         for doc in docs:
             add_links(doc)
             if (data := markdown(doc)) is None: continue

@@ -49,10 +49,10 @@ def show_samples(
         for col, i in enumerate(rng.permutation(np.flatnonzero(split.labels == row))[:per_class]):
             y, x = row*(32+gap), col*(32+gap)
             wall[y:y+32, x:x+32] = split.images[i]
-    fig, ax = plt.subplots(figsize=(6.2, 6.2*wall.shape[0]/wall.shape[1]*.86))
+    fig, ax = plt.subplots(figsize=(5.4, 5.4*wall.shape[0]/wall.shape[1]*.86))
     ax.imshow(wall, interpolation='nearest')
     ax.set(xticks=[], yticks=np.arange(len(split.classes))*(32+gap)+16)
-    ax.set_yticklabels(split.classes, fontsize=11)
+    ax.set_yticklabels(split.classes, fontsize=10)
     ax.grid(False)
     for spine in ax.spines.values(): spine.set_visible(False)
     return fig
@@ -67,7 +67,7 @@ def plot_class_balance(data:ImageData):  # any data set
     "Draw a bar for every class and split"
     import matplotlib.pyplot as plt
     counts, where = count_classes(data), np.arange(len(data.classes))
-    fig, ax = plt.subplots(figsize=(8, 3.4))
+    fig, ax = plt.subplots(figsize=(8, 2.8))
     for i, (split, n) in enumerate(counts.items()):
         ax.bar_label(ax.bar(where + (i-1)*.28, n, .26, label=split), fmt='{:,.0f}', fontsize=6.5, padding=1)
     ax.set(xticks=where, ylabel='images')
@@ -84,7 +84,7 @@ def plot_histograms(images):  # uint8, (N, H, W, 3)
     import matplotlib.pyplot as plt
     import seaborn as sns
     counts, deep = count_pixel_values(images), sns.color_palette('deep')
-    fig, ax = plt.subplots(figsize=(8, 3))
+    fig, ax = plt.subplots(figsize=(8, 2.5))
     for name, color, n in zip(('red', 'green', 'blue'), (deep[3], deep[2], deep[0]), counts):
         ax.stairs(n/n.sum()*100, np.arange(257), color=color, label=name, lw=1.4)
         ax.axvline(n @ np.arange(256)/n.sum(), color=color, ls='--', lw=1)

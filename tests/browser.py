@@ -270,17 +270,17 @@ def test_figures_are_at_home_in_both_themes(visit, page):
 
 def test_an_entry_of_the_api(visit):
     "A link leads to its heading; below it one line, and a fold with the parameters and then the source"
-    tab = visit('model.html#conv_block')
-    heading = tab.locator('h3[data-anchor-id="conv_block"]')
-    tab.wait_for_function('(h => h && h.getBoundingClientRect().top >= 0 && h.getBoundingClientRect().top < innerHeight)(document.getElementById("conv_block"))')  # it scrolls smoothly
+    tab = visit('model.html#save_weights')
+    heading = tab.locator('h3[data-anchor-id="save_weights"]')
+    tab.wait_for_function('(h => h && h.getBoundingClientRect().top >= 0 && h.getBoundingClientRect().top < innerHeight)(document.getElementById("save_weights"))')  # it scrolls smoothly
     assert heading.count() == 1
     fold = heading.locator('xpath=following-sibling::details[1]')
-    assert fold.locator('summary').inner_text().startswith('conv_block(ni, no, ') and not fold.evaluate('d => d.open')
+    assert fold.locator('summary').inner_text().startswith('save_weights(model, path') and not fold.evaluate('d => d.open')
     assert not fold.locator('pre').is_visible() and heading.locator('xpath=following-sibling::p[1]').is_visible()
     fold.locator('summary').focus()
     tab.keyboard.press('Enter')
     table, source = fold.locator('table'), fold.locator('pre')
-    assert 'def conv_block(' in source.inner_text() and table.locator('tbody tr').count() >= 4
+    assert 'def save_weights(' in source.inner_text() and table.locator('tbody tr').count() >= 4
     assert table.bounding_box()['y'] < source.bounding_box()['y']
 
 
