@@ -1,13 +1,10 @@
 """Run the scripts of the figures to touch in a real browser, against the package's own numbers: `pytest -rs tests/interactive_browser.py`."""
 import re
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from browser import CONTRAST, start
-from filelock import FileLock
+from browser import CONTRAST
 from processes import HANG
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
@@ -21,15 +18,6 @@ from cifar_resnet.train import OneCycle
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 MODEL = CustomResNet(8)
 THEMES = {'light': 'background: #fff; color: #212529', 'dark': 'background: #222; color: #fff'}
-
-
-@pytest.fixture(scope='session')
-def chromium():
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as p:
-        with FileLock(Path(tempfile.gettempdir())/'cifar_resnet-browser.lock'): browser = start(p)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
