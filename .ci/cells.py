@@ -1,6 +1,6 @@
 """What is the same in every chapter: the Colab badge and the set-up cell, from settings.ini, and the minutes at its head.
 
-The minutes to read are counted (150 words or 10 visible lines of code a minute), the minutes to run are those of results/chapters.json.
+The minutes to read are counted (200 words or 10 visible lines of code a minute), the minutes to run are those of results/chapters.json.
 
 usage: python .ci/cells.py     rewrites them in nbs/*.ipynb
 """
@@ -26,7 +26,7 @@ def badge(cfg, name):
 def count_words(nb):
     "Count the words of prose and captions that are not folded away"
     text = '\n'.join(c.source if c.cell_type == 'markdown' else '\n'.join(re.findall(r'^#\| fig-cap: (.*)', c.source, re.M)) for c in nb.cells)
-    text = re.sub(r'<details>.*?</details>|\]\([^)]*\)|^\|.*$', ' ', text, flags=re.S | re.M)
+    text = re.sub(r'<details>[\s\S]*?</details>|\]\([^)]*\)|^\|.*$', ' ', text, flags=re.M)
     return len(re.findall(r"[A-Za-z][\w'’-]*", text))
 
 
@@ -38,7 +38,7 @@ def count_lines(nb):
 
 def minutes(nb, seconds):
     "Return the line at the head of a chapter that says how long it takes"
-    to_read, to_run = count_words(nb)/150 + count_lines(nb)/10, seconds/60
+    to_read, to_run = count_words(nb)/200 + count_lines(nb)/10, seconds/60
     return f'to read: {max(1, round(to_read))} · to run: {max(1, round(to_run))} on a CPU with two cores (measured)'
 
 

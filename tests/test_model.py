@@ -298,11 +298,11 @@ def test_figures_that_chapter_01_quotes(root):
     accs |= {name: np.array(a) for name, a in load_record('single_shortcuts')['valid_acc'].items()}
     def points(one, other): return [100*v for v in interval(accs[one] - accs[other])]
     mean, low, high = points('as it is', 'without shortcuts')
-    assert prose.count(f'{mean:.1f} points') == 2 and f'from {low:.1f} to {high:.1f} (n=3' in prose and f'(95 % interval {low:.1f} to {high:.1f}, n=3)' in prose
+    assert prose.count(f'{mean:.1f} points') == 2 and f'worth {mean:.1f} points here (95 % interval {low:.1f} to {high:.1f}, n=3)' in prose
     mean, low, high = points('as it is', 'softmax first')
     assert f'it loses {mean:.0f} points (95 % interval {low:.0f} to {high:.0f}, n=3)' in prose
     mean, low, high = points('as it is', 'softmax first, 5 × the rate')
-    assert f'{mean:.0f} points, is then not distinguishable at n=3' in prose
+    assert 'the difference from the baseline is not distinguishable at n=3' in prose
     undecided = [('as it is', 'softmax first, 5 × the rate'), ('softmax first, 5 × the rate', 'softmax first'), ('as it is', 'without the first'),
                  ('as it is', 'without the second'), ('without the second', 'without the first')]
     assert all(low < 0 < high for _, low, high in (points(*pair) for pair in undecided))
