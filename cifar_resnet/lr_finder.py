@@ -145,7 +145,7 @@ def plot_lr(
     ax.plot(curve.lrs, curve.losses, color=deep[0], alpha=.35, lw=1, label='each batch')
     ax.plot(curve.lrs, smoothed, color=deep[0], lw=2, label='smoothed')
     if curve.lr_max:
-        ax.axvspan(curve.lr_max, curve.lrs[-1], color=deep[3], alpha=.12, label='too large')
+        ax.axvspan(curve.lr_max, curve.lrs[-1], color=deep[3], alpha=.12, label='beyond LRMAX')
         lowest = smoothed[first_valley(smoothed)]
         for height in lowest, (lowest + smoothed[0])/2: ax.axhline(height, color='.5', lw=.6, ls=':')
         for name, rate, color in ('LRMIN', curve.lr_min, deep[2]), ('LRMAX', curve.lr_max, deep[3]):

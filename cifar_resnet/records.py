@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from .augment import default_augment, make_loaders
-from .compare import summarize_accuracy
+from .compare import interval, summarize_accuracy
 from .core import Diverged, check_choice, check_int, default_results_folder, load_record, record_names, save_record
 from .data import ImageData, get_data
 from .device import peak_memory, pick_device
@@ -218,4 +218,5 @@ def speed_table(
     "Return the comparison as three lines of text"
     rates, ratio = record['images_per_second'], record['ratio']
     lines = [f"{name:<8} {np.mean(rates[name]):>6.0f} ± {np.std(rates[name], ddof=1):.0f} images/s" for name in ('baseline', 'ours')]
-    return '\n'.join([*lines, f'ours is {np.mean(ratio):.2f} times as fast ({min(ratio):.2f} to {max(ratio):.2f}, n={len(ratio)})'])
+    mean, low, high = interval(ratio)
+    return '\n'.join([*lines, f'ours is {mean:.2f} times as fast (95 % interval {low:.2f} to {high:.2f}, n={len(ratio)})'])

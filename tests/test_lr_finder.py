@@ -222,7 +222,7 @@ def test_the_figure():
     def labels(fig): return [t.get_text() for t in fig.axes[0].get_legend().get_texts()]
     assert labels(plot_lr(plain)) == ['each batch', 'smoothed']
     assert labels(plot_lr(plain, {'by hand': .2})) == ['each batch', 'smoothed', 'by hand: 0.2']
-    assert labels(plot_lr(chosen)) == ['each batch', 'smoothed', 'too large', f'LRMIN {chosen.lr_min:.2g}', f'LRMAX {chosen.lr_max:.2g}']
+    assert labels(plot_lr(chosen)) == ['each batch', 'smoothed', 'beyond LRMAX', f'LRMIN {chosen.lr_min:.2g}', f'LRMAX {chosen.lr_max:.2g}']
 
 
 # ------------------------------------------------------------------------------------------------ figures in chapter 02
