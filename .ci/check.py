@@ -15,6 +15,7 @@ def problems_of(path):
         text = ''.join(o.get('text', '') for o in cell.outputs)
         if any(o.output_type == 'error' for o in cell.outputs): yield 'a saved output is an error'
         if 'CIFAR_RESNET_QUICK' not in cell.source and re.search(r'^This chapter runs on digits|^skipped: .*this run is on digits', text, re.M): yield 'its saved outputs are of a run on digits'
+        if re.search(r'^#\| fig-(cap|alt): [^"\n][^\n]*: ', cell.source, re.M): yield 'a caption or description with a colon needs quotes'
         if re.search(r'^#\| label: fig-', cell.source, re.M) and not any('image/' in kind or kind == 'text/html' for o in cell.outputs for kind in o.get('data', {})): yield 'a figure has no saved output'
 
 
