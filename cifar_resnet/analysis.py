@@ -22,7 +22,7 @@ from tqdm import tqdm
 from .augment import Batches
 from .core import check_choice, check_int, styled
 from .data import Split
-from .device import Precision, unwrap
+from .device import Precision, check_weights, unwrap
 from .train import infer
 
 # %% ../nbs/04_analysis.ipynb #c601cbc0
@@ -94,6 +94,7 @@ def predict(
     "Predict every image, and keep logits and features"
     if not hasattr(split, 'images'): raise ValueError(f'split must be a Split, as in predict(model, data.test) (got {type(split).__name__})')
     model, seen, logits = unwrap(model), [], []
+    check_weights(model)
     device = next(model.parameters()).device
     batches = Batches(split, batch_size, device=device)
     with _watch_last_layer(model, seen):
@@ -102,6 +103,7 @@ def predict(
             logits.append((plain + mirrored)/2 if tta else plain)
     logits = torch.cat(logits).cpu().numpy() if logits else np.zeros((0, len(split.classes)), np.float32)
     if logits.shape[1] != len(split.classes): raise ValueError(f'the network returns {logits.shape[1]} logits, and there are {len(split.classes)} classes')
+    if not np.isfinite(logits).all(): raise ValueError(f"the network returns logits that are not finite for {(~np.isfinite(logits)).any(1).sum():,} of {len(logits):,} images: try precision='float32'")
     features = _freeze(torch.cat(seen[::1 + tta]).cpu().numpy()) if seen else None  # with `tta`, every second entry is of mirror images
     return Predictions(model, split, _freeze(logits), features)
 
@@ -352,6 +354,7 @@ def plot_robustness(rows):  # of `robustness`
 def embed(features, how='PCA', seed=0):
     "Return features as points in the plane: 'PCA', or 't-SNE', which keeps neighbors together and takes longer"
     check_choice('how', how, ('PCA', 't-SNE'))
+    if len(np.unique(features, axis=0)) < 5: raise ValueError('an embedding takes at least 5 images whose features differ: this network gives nearly all images the same ones')
     if how == 'PCA':
         from sklearn.decomposition import PCA
         return PCA(2, random_state=seed).fit_transform(features)

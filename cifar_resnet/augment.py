@@ -180,11 +180,10 @@ class Batches:
         dtype:torch.dtype=torch.float32,  # of the pixels
         seed:int=0,  # of order and augmentation
     ):
-        if split.mean is None or split.std is None: raise ValueError('the split has no mean and std: take it from get_data, or set mean=… and std=…')
-        if split.images.shape[-1] != len(split.mean): raise ValueError(f'the images have {split.images.shape[-1]} channels, and mean has {len(split.mean)}')
+        split.check()
         self.batch_size, self.augment, self.shuffle = check_int('batch_size', batch_size, 1), augment, shuffle
         self.dtype, self.seed, self.epoch = dtype, check_int('seed', seed, 0), 0
-        self.images, self.labels = (torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (split.images, split.labels))
+        self.images, self.labels = (torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (split.images, split.labels.astype(np.int64, copy=False)))
         self.mean, self.std = (torch.tensor(v, dtype=torch.float32, device=device)*255 for v in (split.mean, split.std))
 
     def __len__(self): return -(-len(self.labels)//self.batch_size)

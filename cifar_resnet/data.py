@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['KNOWN_COPIES', 'DIGITS', 'CIFAR10_CLASSES', 'CIFAR10_MEAN', 'CIFAR10_STD', 'Split', 'ImageData', 'choose_valid',
-           'count_pixel_values', 'channel_stats', 'make_data', 'NotFound', 'get_data', 'course_data', 'needs_cifar10',
-           'read_image']
+           'count_pixel_values', 'channel_stats', 'make_data', 'NotFound', 'check_unknown', 'get_data', 'course_data',
+           'needs_cifar10', 'read_image']
 
 # %% ../nbs/datasets.ipynb #data002
-import os
+import os, warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from .core import DataError, check_int, fingerprint, is_enabled, is_quick, one_line
+from .core import DataError, DataWarning, check_int, check_number, fingerprint, is_enabled, is_quick, one_line
 from .fetch import CIFAR10_ARCHIVE, Remote, data_places, download_cifar10, find_cifar10, read_pickled
 
 # %% ../nbs/datasets.ipynb #data003
@@ -28,12 +28,27 @@ class Split:
     mean: tuple|None=None  # of the training pixels, per channel, on a scale from 0 to 1
     std: tuple|None=None  # their standard deviation
 
+    def check(self):
+        "Raise a `ValueError` that says what is wrong with images, labels, mean or std"
+        images, labels, n = self.images, self.labels, len(self.classes)
+        if getattr(images, 'dtype', None) != np.uint8 or images.ndim != 4 or images.shape[1:3] != (32, 32):
+            raise ValueError(f'images must be uint8 of shape (N, 32, 32, channels) (got {_describe(images)})')
+        if getattr(getattr(labels, 'dtype', None), 'kind', '') not in ('i', 'u') or labels.shape != (len(images),):
+            raise ValueError(f'labels must be whole numbers of shape ({len(images):,},) (got {_describe(labels)})')
+        if len(labels) and not 0 <= labels.min() <= labels.max() < n: raise ValueError(f'labels must be from 0 to {n - 1} (got {labels.min()} to {labels.max()})')
+        if self.mean is None or self.std is None: raise ValueError('the split has no mean and std: take it from get_data, or set mean=… and std=…')
+        for name, values, least in ('mean', self.mean, None), ('std', self.std, 0):
+            if len(values) != images.shape[-1]: raise ValueError(f'the images have {images.shape[-1]} channels, and {name} has {len(values)}')
+            for value in values: check_number(name, value, above=least)
+
     def __len__(self): return len(self.labels)
     def __repr__(self): return f'Split of {len(self):,} images in {len(self.classes)} classes'
 
     def __getitem__(self, which):
         chosen = np.atleast_1d(np.arange(len(self))[which])
         return replace(self, images=self.images[chosen], labels=self.labels[chosen], ids=self.ids[chosen])
+
+def _describe(array): return f'{array.dtype} {array.shape}' if hasattr(array, 'dtype') else type(array).__name__
 
 # %% ../nbs/datasets.ipynb #data004
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,6 +61,7 @@ class ImageData:
     fingerprint: str  # of all pixels and labels in the official order
     source: str  # folder or package it was read from
     inexact: int|None  # images known to differ from the official ones; None: unknown
+    warning: str|None=None  # what is in doubt about this copy
 
     @property
     def classes(self): return self.train.classes
@@ -74,8 +90,8 @@ class ImageData:
 
     def __repr__(self):
         sizes = ', '.join(f'{s} {len(getattr(self, s)):,}' for s in ('train', 'valid', 'test'))
-        return f'{self.name}: {sizes} images, {len(self.classes)} classes\nfingerprint {self.fingerprint}' + (
-            f', {self.inexact} images differ from the official ones' if self.inexact else '')
+        known = f', {self.inexact} images differ from the official ones' if self.inexact else ''
+        return f'{self.name}: {sizes} images, {len(self.classes)} classes\nfingerprint {self.fingerprint}{known}' + (f'\nwarning: {self.warning}' if self.warning else '')
 
 # %% ../nbs/datasets.ipynb #data005
 def choose_valid(
@@ -150,8 +166,18 @@ def _load_cifar10(root, valid, seed, download, archive):
     found = find_cifar10(places)
     if not found and not download: raise NotFound(f"CIFAR-10 was not found in {', '.join(map(str, places))}; get_data('cifar10') downloads it")
     folder, read = found or download_cifar10(places, archive)
-    return make_data('cifar10', *read(folder), CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_STD, folder, valid, seed,
+    data = make_data('cifar10', *read(folder), CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_STD, folder, valid, seed,
                      inexact=0 if read is read_pickled else None)
+    return data if data.inexact is not None else check_unknown(data)
+
+def check_unknown(data):
+    "Return a copy of unknown content with its `warning`; raise a `DataError` where its test images were trained on"
+    shared = len({x.tobytes() for x in data.test.images} & {x.tobytes() for part in (data.train, data.valid) for x in part.images})
+    if shared > 10: raise DataError(f'{data.source} is not CIFAR-10: {shared:,} of its test images are training images too, so its accuracy would mean nothing; get a fresh copy')
+    doubt = (f'{data.source} holds an unknown copy of CIFAR-10 (fingerprint {data.fingerprint}): its pixels or labels may differ from the official ones, '
+             'so its results may too; the official pickled files, which get_data downloads, are verified by their md5')
+    warnings.warn(doubt, DataWarning, stacklevel=4)
+    return replace(data, warning=doubt)
 
 # %% ../nbs/datasets.ipynb #data010
 def get_data(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pick_device', 'memory_format', 'Precision', 'Optim', 'param_groups', 'set_rates', 'random_states',
            'set_random_states', 'preserve_randomness', 'unwrap', 'evaluating', 'fastest_convolutions', 'peak_memory',
-           'check_trainable']
+           'check_trainable', 'check_weights']
 
 # %% ../nbs/device.ipynb #dev003
 import contextlib, math, random
@@ -185,3 +185,9 @@ def check_trainable(model):
     if not any(p.requires_grad for p in model.parameters()): raise ValueError('the network has no parameter to train: it has none, or all are frozen')
     others = {str(p.dtype).removeprefix('torch.') for p in model.parameters()} - {'float32'}
     if others: raise ValueError(f'the weights must be float32 (got {", ".join(sorted(others))}): call model.float(), and choose 16-bit arithmetic with precision=…')
+    check_weights(model)
+
+def check_weights(model):
+    "Raise a `ValueError` that names the first weights that are not finite"
+    for name, v in model.state_dict().items():
+        if not v.isfinite().all(): raise ValueError(f'the weights must be finite, and {name} has {(~v.isfinite()).sum():,} values that are not')

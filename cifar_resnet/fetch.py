@@ -7,7 +7,7 @@ __all__ = ['CIFAR10_ARCHIVE', 'BATCHES', 'RECORD', 'PER_FILE', 'LAYOUTS', 'Remot
            'read_binary', 'read_pickled', 'data_places', 'find_cifar10', 'download_cifar10']
 
 # %% ../nbs/fetch.ipynb #fetch002
-import errno, hashlib, io, os, pickle, shutil, sys, tarfile, tempfile
+import errno, hashlib, io, os, pickle, shutil, sys, tarfile, tempfile, time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -19,7 +19,7 @@ import numpy as np
 from fastcore.xdg import xdg_cache_home
 from tqdm import tqdm
 
-from .core import DataError, one_line, prepare_folder, to_path
+from .core import DataError, one_line, prepare_folder, read_file, to_path
 
 # %% ../nbs/fetch.ipynb #fetch003
 @dataclass(frozen=True)
@@ -68,7 +68,12 @@ class _BadMirror(Exception): pass
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
+_PATIENCE, _SLOWEST = 60, 10_000  # a mirror that sends less than 10 kB/s for 60 seconds is given up
+
 def _size(path): return path.stat().st_size if path.exists() else 0
+
+def _check_part(part):
+    if part.is_symlink() or part.exists() and not part.is_file(): raise DataError(f'{part} is not a regular file: move it away')
 
 def _append(part, chunks, bar):
     try:
@@ -80,7 +85,12 @@ def _append(part, chunks, bar):
 
 def _read_chunks(response, skip, most):
     "Yield the bytes of `response` after the first `skip`, at most `most` of them"
-    while most > 0 and (chunk := response.read(1 << 18)):
+    since, got = time.monotonic(), 0
+    while most > 0 and (chunk := response.read1(1 << 18)):
+        got += len(chunk)
+        if (passed := time.monotonic() - since) > _PATIENCE:
+            if got < _SLOWEST*passed: raise _BadMirror(f'sent only {got/passed/1e3:.1f} kB/s for {passed:.0f} s (kept)')
+            since, got = time.monotonic(), 0
         rest, skip = chunk[skip:][:most], max(0, skip - len(chunk))
         most -= len(rest)
         if rest: yield rest
@@ -104,12 +114,14 @@ def _continue_download(url, part, size):
 # %% ../nbs/fetch.ipynb #fetch007
 def _complete(url, part, remote):
     "Bring `part` to its verified end from one mirror"
+    _check_part(part)
     if remote.size and _size(part) > remote.size: part.unlink()
     had = _size(part)
     if had and matches(part, remote.digest): return
     try: _continue_download(url, part, remote.size)
     except HTTPError as e:
-        if not (had and e.code == 416): raise  # 416: nothing follows what we have
+        if not (had and e.code == 416): raise
+        if remote.size and had < remote.size: raise _BadMirror('does not continue a download (HTTP 416; the part is kept)') from None
     if had and not matches(part, remote.digest):  # the part we had may be the wrong one: once more from the start
         part.unlink()
         _continue_download(url, part, remote.size)
@@ -168,9 +180,8 @@ BATCHES = [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']
 RECORD, PER_FILE = 1 + 3*32*32, 10_000
 
 def _read_bytes(path):
-    try: return path.read_bytes()
-    except FileNotFoundError: raise DataError(f'{path} is missing, so this copy of CIFAR-10 is incomplete; add the file, or move the folder away to download it again') from None
-    except OSError as e: raise DataError(f'{path} cannot be read: {e.strerror}') from None
+    if not os.path.lexists(path): raise DataError(f'{path} is missing, so this copy of CIFAR-10 is incomplete; add the file, or move the folder away to download it again')
+    return read_file(path, most=2*RECORD*PER_FILE)
 
 def _to_images(path, pixels, labels):
     "Return the pixel rows (N, 3072) and labels of one file as images and int64 labels"

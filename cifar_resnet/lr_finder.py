@@ -113,7 +113,7 @@ def range_test(
     seed:int=0,  # of order and augmentation
 ) -> LRCurve:
     "Raise the learning rate step by step and record the loss"
-    check_int('steps', steps, 20), check_number('label_smoothing', label_smoothing, least=0, below=1)
+    check_int('steps', steps, 20, 100_000), check_number('label_smoothing', label_smoothing, least=0, below=1)
     check_number('end', end, above=check_number('start', start, above=0)), check_trainable(model)
     device, finder_lib = pick_device(device), _import_lr_finder()
     numbers, copy = Precision.pick(device, precision), deepcopy(unwrap(model)).to(device, memory_format=memory_format(device))

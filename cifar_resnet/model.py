@@ -7,7 +7,7 @@ __all__ = ['NETWORKS', 'conv_block', 'Residual', 'res_block', 'register_network'
            'save_weights', 'load_weights', 'find_weights', 'count_params', 'predict_proba']
 
 # %% ../nbs/01_model.ipynb #140033d4
-import hashlib, json
+import hashlib, json, math
 from collections import OrderedDict
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 from fastcore.xdg import xdg_cache_home
 from torch import nn
 
-from .core import DataError, check_int, check_number, join_names, load_record, one_line, record_names, results_folders, to_plain, write_atomic
+from .core import DataError, check_int, check_number, home_page, join_names, load_record, one_line, record_names, results_folders, to_path, to_plain, write_atomic
 from .device import evaluating, unwrap
 from .fetch import Remote, fetch, matches
 
@@ -156,7 +156,16 @@ def save_weights(
     tensors = {k: (v.half() if half and v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
     bad = [k for k, v in tensors.items() if not v.isfinite().all()]
     if bad: raise ValueError(f'{bad[0]} has values that are not finite{" in 16 bits" if half else ""}: these weights were not saved')
-    return write_atomic(path, save(tensors, {'cifar_resnet': json.dumps(describe_network(model) | dict(notes=notes))}))
+    about = describe_network(model) | dict(notes=to_plain(notes))
+    return write_atomic(path, save(tensors, {'cifar_resnet': json.dumps(about | dict(sha256=_hash_weights(about, tensors)))}))
+
+def _hash_weights(about, tensors):
+    "Return a hash that changes when any byte of the weights, or of what the file says about them, does"
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for name, v in sorted(tensors.items()):
+        digest.update(f'{name} {v.dtype} {tuple(v.shape)}'.encode())
+        digest.update(v.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 def _check_rebuildable(value):
     if isinstance(value, dict):
@@ -167,45 +176,56 @@ def _check_rebuildable(value):
 # %% ../nbs/01_model.ipynb #3e5b0796
 def _rebuild(path):
     from safetensors import safe_open
-    with safe_open(path, 'pt') as f:
-        about, state = json.loads((f.metadata() or {})['cifar_resnet']), {k: f.get_tensor(k) for k in f.keys()}
+    with safe_open(path, 'pt') as f: known, state = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
+    about = json.loads(known['cifar_resnet'])
+    saved = about.pop('sha256', None)  # files of earlier versions have none
+    if saved is not None and saved != _hash_weights(about, state): raise ValueError('its content does not match the hash that was saved with it')
     name = about['class']
     if name not in NETWORKS: raise ValueError(f'its network is {name}; known are {", ".join(NETWORKS)}: import the module that defines it')
+    with torch.device('meta'): shapes = {k: v.shape for k, v in NETWORKS[name](**about['config']).state_dict().items()}  # takes no memory, whatever the file asks for
+    if shapes != {k: v.shape for k, v in state.items()}: raise ValueError('its weights do not have the shapes of that network')
     model = NETWORKS[name](**about['config'])
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     if not all(v.isfinite().all() for v in model.state_dict().values()): raise ValueError('it has values that are not finite')
-    return model.eval(), dict(about['notes'])
+    return model.eval(), _check_notes(about['notes'])
+
+def _check_notes(notes):
+    "Return the notes of a file, or raise a `ValueError` for those that cannot be used"
+    def numbers(v): return isinstance(v, list) and v and all(type(x) in (int, float) and math.isfinite(x) for x in v)
+    fits = dict(classes=lambda v: isinstance(v, list) and v and all(isinstance(x, str) for x in v), data=lambda v: isinstance(v, str),
+                mean=numbers, std=lambda v: numbers(v) and min(v) > 0)
+    for name, fit in fits.items():
+        if notes.get(name) is not None and not fit(notes[name]): raise ValueError(f'its note {name!r} cannot be used ({one_line(repr(notes[name]), 80)})')
+    return dict(notes)
 
 def load_weights(
     path,  # of a file, or the name of a recorded run
 ):  # (network in eval mode, notes)
     "Return the network that `save_weights` saved, as the class it was"
     path = find_weights(path)
+    try: open(path, 'rb').close()
+    except OSError as e: raise DataError(f'{path} cannot be read: {e.strerror}') from None
     try: return _rebuild(path)
     except Exception as e:  # safetensors and torch raise errors of many kinds for a damaged file
         reason = f'it has no {e}' if isinstance(e, KeyError) else one_line(e)
         raise DataError(f'{path} does not hold weights of a known network: {reason}') from e
 
 # %% ../nbs/01_model.ipynb #ef4e72e6
-def _home_page():
-    from importlib.metadata import metadata
-    meta = metadata('cifar_resnet')
-    return meta['Home-page'] or next(u.split(', ')[1] for u in meta.get_all('Project-URL') if u.lower().startswith('homepage'))
-
 def find_weights(
     name,  # a path, or the name of a recorded run
     cache=None,  # where downloaded weights go; the user's cache folder when not given
 ) -> Path:
     "Return the file that holds the weights `name`: a path, in the checkout, in the cache, or downloaded and verified"
-    path = Path(name).expanduser()
+    path = to_path(name)
     if path.is_file(): return path
+    if path.exists(): raise DataError(f'{path} is not a regular file: it was not opened')
     if str(name) not in record_names(): raise DataError(f'{path} was not found, and no run is recorded under that name; recorded are: ' + join_names(record_names()))
     known = load_record(str(name)).get('weights')
     if not known: raise DataError(f'the run {name!r} was recorded without weights')
     digest = f"sha256:{known['sha256']}"
     for kept in (folder/known['file'] for folder in results_folders()):
         if matches(kept, digest): return kept
-    url = known.get('url') or f"{_home_page()}/raw/main/results/{known['file']}"
+    url = known.get('url') or f"{home_page()}/raw/main/results/{known['file']}"
     return fetch(Remote(known['file'], (url,), digest, known['size']), cache or xdg_cache_home()/'cifar_resnet')
 
 # %% ../nbs/01_model.ipynb #83369250

@@ -59,7 +59,8 @@ def _errors(preds, **options):
 def _features(preds, known, wrong):
     if preds.features is None: return '<p>This network has no linear layer named fc.</p>'
     if len(preds) < 5: return '<p>Too few images to draw.</p>'
-    drawn = _figure(plot_embedding(preds, 't-SNE'), 'Test images by their features; crosses are errors')
+    try: drawn = _figure(plot_embedding(preds, 't-SNE'), 'Test images by their features; crosses are errors')
+    except ValueError as e: return f'<p>Nothing to draw: {_escape(e)}.</p>'
     return drawn + (_figure(plot_neighbors(wrong, known, min(5, len(known))), f'Confident errors, and the most similar of {len(known):,} training images') if len(wrong) and len(known) else '')
 
 # %% ../nbs/report.ipynb #report004

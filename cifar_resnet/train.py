@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEADER', 'OneCycle', 'FitConfig', 'train_epoch', 'Run', 'fit', 'compute_loss', 'check_finite', 'infer', 'evaluate',
-           'Trainer', 'check_fit', 'finish', 'epoch_row', 'Progress', 'log_scalars', 'plot_schedule', 'plot_run']
+           'Trainer', 'check_fit', 'finish', 'check_record', 'epoch_row', 'Progress', 'log_scalars', 'plot_schedule',
+           'plot_run']
 
 # %% ../nbs/03_one_cycle.ipynb #418a1d96
 import math, time
@@ -21,8 +22,8 @@ from tqdm import tqdm
 
 from .anatomy import count_macs
 from .augment import Batches, default_augment
-from .checkpoint import RunFolder
-from .core import Diverged, check_choice, check_int, check_number, fingerprint, prepare_folder, styled, to_plain
+from .checkpoint import RunFolder, check_history
+from .core import Diverged, check_choice, check_int, check_number, fingerprint, from_plain, one_line, prepare_folder, styled, to_plain
 from .data import ImageData
 from .device import (Optim, Precision, check_trainable, evaluating, fastest_convolutions, memory_format, peak_memory,
                                  pick_device, preserve_randomness, set_rates, unwrap)
@@ -60,12 +61,13 @@ class OneCycle:
 
     def stretch(self, epochs:int):
         "Return the same course over another number of epochs"
+        check_int('epochs', epochs, 1, 1_000_000)
         return replace(self, epochs=epochs, peak_epoch=self.peak_epoch*epochs/self.epochs)
 
 # %% ../nbs/03_one_cycle.ipynb #1bb90d8b
 def _check_cycle(cycle):
     "Return the numbers of a `OneCycle` as plain ones, or raise a `ValueError` that says what is allowed"
-    numbers = dict(epochs=check_int('epochs', cycle.epochs, 1), lr_min=check_number('lr_min', cycle.lr_min, least=0),
+    numbers = dict(epochs=check_int('epochs', cycle.epochs, 1, 1_000_000), lr_min=check_number('lr_min', cycle.lr_min, least=0),
                    lr_max=check_number('lr_max', cycle.lr_max, above=0),
                    peak_epoch=check_number('peak_epoch', cycle.peak_epoch, least=0, below=cycle.epochs))
     if cycle.final is not None: numbers['final'] = check_number('final', cycle.final, least=0)
@@ -165,6 +167,7 @@ def fit(
     config, folder = replace(config or FitConfig(), **settings), RunFolder(out)
     check_fit(model, data, schedule, config)
     with folder.lock(), preserve_randomness(pick_device(config.device)), fastest_convolutions():
+        folder.refuse_other_run(resume)
         torch.manual_seed(config.seed)
         trainer = Trainer(model, data, schedule, config)
         if resume: folder.restore(trainer, resume)
@@ -222,6 +225,7 @@ def evaluate(
         if flip: logits = (logits + mirrored)/2
         sums += torch.stack([nn.functional.cross_entropy(logits, y, reduction='sum'), (logits.argmax(1) == y).sum()])
     (loss, correct), n = sums.tolist(), max(len(batches.labels), 1)
+    if not math.isfinite(loss): raise Diverged(f'the loss on these images is {loss}: the network returns logits that are not finite')
     return loss/n, correct/n
 
 # %% ../nbs/03_one_cycle.ipynb #1eb2d591
@@ -290,6 +294,7 @@ class Trainer:
         logits, labels = torch.cat([r[0] for r in rows]), torch.cat([r[2] for r in rows])
         def accuracy(logits): return (logits.argmax(1) == labels).sum().item()/n
         flipped = accuracy(logits + torch.cat([r[1] for r in rows])) if self.data.mirrors else None
+        if not logits.isfinite().all(): raise Diverged('the network returns logits that are not finite for the test images')
         return dict(test_loss=nn.functional.cross_entropy(logits, labels).item(), test_acc=accuracy(logits), test_acc_flip=flipped)
 
     def _parts(self):
@@ -312,6 +317,9 @@ def check_fit(model, data, schedule, config):
     check_trainable(unwrap(model)), pick_device(config.device)
     for name, value, kind in ('data', data, 'ImageData'), ('schedule', schedule, 'OneCycle'):
         if kind not in [k.__name__ for k in type(value).__mro__]: raise ValueError(f'{name} must be of type {kind} (got {type(value).__name__})')  # by name: a notebook may define it again
+    for name in 'train', 'valid', 'test':
+        try: getattr(data, name).check()
+        except ValueError as e: raise ValueError(f'in data.{name}, {e}') from None
     check_int('batch_size', config.batch_size, 1, len(data.train) + config.full*len(data.valid))
     if schedule.momentum and not getattr(config.optim, 'momentum', True): raise ValueError('a schedule that cycles momentum needs an optimizer with momentum: use OneCycle(…, momentum=None)')
     device, classes = next(model.parameters()).device, len(data.classes)
@@ -328,13 +336,33 @@ def finish(trainer, folder):
     model, config, data, split, history = trainer.tested.eval(), trainer.config, trainer.data, trainer.split, trainer.history
     tested = trainer.test()
     record = dict(network=describe_network(model), n_params=sum(p.numel() for p in model.parameters()), data=data.name, fingerprint=data.fingerprint,
-                  inexact=data.inexact, images=len(split), mean=split.mean, std=split.std, steps_per_epoch=len(trainer.train_batches),
+                  inexact=data.inexact, data_warning=data.warning, images=len(split), mean=split.mean, std=split.std, steps_per_epoch=len(trainer.train_batches),
                   schedule=to_plain(trainer.schedule), config=config.identity(), augment=to_plain(trainer.train_batches.augment),
                   precision=str(trainer.precision.dtype).removeprefix('torch.'), trained_on=str(trainer.device), seed=config.seed, epochs=history,
                   seconds=sum(e['seconds'] for e in history), pflop=6*count_macs(model)*len(split)*len(history)/1e15,
                   **tested, peak_memory_mb=peak_memory(trainer.device))
     folder.finish(trainer, record, **tested)
     return Run(model, history, tested['test_acc'], tested['test_acc_flip'], record)
+
+def check_record(record:dict) -> dict:
+    "Return the record of a run if all that a report reads is there; raise a `ValueError` that says what is not"
+    kinds = dict(data=str, images=int, network=dict, n_params=int, schedule=dict, config=dict, precision=str, seed=int, seconds=(int, float), steps_per_epoch=int)
+    for name, kind in kinds.items():
+        if not isinstance(record.get(name), kind) or isinstance(record[name], bool): raise ValueError(f'its {name} is missing, or of another kind')
+    check_history(record.get('epochs'))
+    if not record['epochs']: raise ValueError('it has no epochs')
+    for name in 'test_acc', 'test_acc_flip':
+        if record.get(name) is not None: check_number(f'its {name}', record[name], least=0, most=1)
+    for name in 'mean', 'std':
+        for value in record.get(name) or (): check_number(f'its {name}', value)
+    check_int('its steps_per_epoch', record['steps_per_epoch'], 1, 100_000), check_number('its seconds', record['seconds'], least=0)
+    for part, name in ('network', 'class'), ('config', 'optim'), ('config', 'batch_size'):
+        if name not in record[part]: raise ValueError(f'its {part} has no {name}')
+    if 'augment' not in record or not isinstance(record.get('environment', {}), dict): raise ValueError('its augment is missing, or its environment is of another kind')
+    try: schedule = from_plain(record['schedule'], [OneCycle])
+    except (TypeError, ValueError, RecursionError) as e: raise ValueError(f'its schedule cannot be used: {one_line(e)}') from None
+    if not isinstance(schedule, OneCycle) or schedule.epochs > 10_000: raise ValueError('its schedule is not one cycle')
+    return record
 
 # %% ../nbs/03_one_cycle.ipynb #25715877
 HEADER = (f"{'epoch':>5} {'last lr':>9} {'train loss':>11} {'train acc':>9} {'valid loss':>11} {'valid acc':>9} "

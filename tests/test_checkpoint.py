@@ -79,7 +79,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(few, tmp_path, settings
     "Bit for bit: weights, history, and the random state at its end, with dropout"
     per_epoch, steps = 6 if 'full' in settings else 4, batch*settings.get('accumulate', 1)
     straight = short(few, out=tmp_path/'straight', **settings)
-    with pytest.raises(KeyboardInterrupt, match=f'stopped in epoch {(batch - 1)//per_epoch + 1}; .*last.pt holds the first'):
+    with pytest.raises(KeyboardInterrupt, match=f'stopped after {(batch - 1)//per_epoch} of 4 epochs; .*last.pt holds the first'):
         short(few, stopped_at(steps, small()), out=tmp_path/'stopped', **settings)
     resumed = short(few, small(), out=tmp_path/'stopped', resume=tmp_path/'stopped'/'last.pt', **settings)
     assert weights(resumed.model).equal(weights(straight.model)) and resumed.test_acc == straight.test_acc
@@ -273,7 +273,7 @@ def test_files_that_are_rejected(few, whole, tmp_path):
     _, folder = whole
     content, held = (folder/'last.pt').read_bytes(), torch.load(folder/'last.pt', weights_only=True)
     one_clear_line(lambda: short(few, resume=tmp_path/'none.pt'), tmp_path/'none.pt', 'was not found: there is no checkpoint to resume from')
-    one_clear_line(lambda: short(few, resume=tmp_path), 'was not found')
+    one_clear_line(lambda: short(few, resume=tmp_path), 'is not a regular file')
 
     def rejected(name, *says):
         before, state = weights(small()), torch.get_rng_state()
@@ -359,7 +359,7 @@ def fails_at(write, n):
     return limited
 
 
-@pytest.mark.parametrize('n,says', [(1, 'no epoch was finished yet'), (2, 'last.pt holds the first epoch'), (3, 'last.pt holds the first 2 epochs')])
+@pytest.mark.parametrize('n,says', [(1, 'no epoch was kept'), (2, 'last.pt holds the first epoch'), (3, 'last.pt holds the first 2 epochs')])
 def test_a_full_disk(few, tmp_path, monkeypatch, n, says):
     "The message says what the file holds, and not what was trained"
     monkeypatch.setattr(checkpoint, 'write_atomic', fails_at(checkpoint.write_atomic, n))
@@ -370,27 +370,30 @@ def test_a_full_disk(few, tmp_path, monkeypatch, n, says):
 def test_what_is_left_where_another_folder_is_continued(few, tmp_path):
     with pytest.raises(KeyboardInterrupt): short(few, stopped_at(10, small()), out=tmp_path/'one')
     with pytest.raises(KeyboardInterrupt) as e: short(few, stopped_at(2, small()), out=tmp_path/'two', resume=tmp_path/'one'/'last.pt')
-    assert str(e.value) == f"stopped in epoch 3; {tmp_path/'one'/'last.pt'} holds the first 2 epochs"
+    assert str(e.value) == f"stopped after 2 of 4 epochs; {tmp_path/'one'/'last.pt'} holds the first 2 epochs"
     with pytest.raises(KeyboardInterrupt) as e: short(few, stopped_at(6, small()), out=tmp_path/'two', resume=tmp_path/'one'/'last.pt')
-    assert str(e.value) == f"stopped in epoch 4; {tmp_path/'two'/'last.pt'} holds the first 3 epochs"
+    assert str(e.value) == f"stopped after 3 of 4 epochs; {tmp_path/'two'/'last.pt'} holds the first 3 epochs"
 
 
-def test_a_file_of_an_earlier_run_is_not_what_is_left(few, whole, tmp_path):
-    (tmp_path/'last.pt').write_bytes((whole[1]/'last.pt').read_bytes())
-    with pytest.raises(KeyboardInterrupt) as e: short(few, stopped_at(2, small()), out=tmp_path)
-    assert str(e.value) == 'stopped in epoch 1; no epoch was finished yet'
+def test_a_folder_that_holds_another_run(few, whole, tmp_path):
+    (tmp_path/'last.pt').write_bytes(before := (whole[1]/'last.pt').read_bytes())
+    (tmp_path/'other.pt').write_bytes(before)
+    with pytest.raises(ValueError, match='already holds a run: resume it, or name another folder'): short(few, out=tmp_path)
+    with pytest.raises(ValueError, match='already holds a run'): short(few, out=tmp_path, resume=whole[1]/'last.pt')
+    assert (tmp_path/'last.pt').read_bytes() == before
+    assert short(few, out=tmp_path, resume=tmp_path/'other.pt').history == whole[0].history
 
 
 def test_each_kind_of_end(few, tmp_path):
     trainer, folder = Trainer(small(), few, OneCycle(.01, .1, 4, 1), FitConfig(batch_size=16, device='cpu')), RunFolder(tmp_path)
     trainer.one_epoch()
     folder.save(trainer)
-    for error, kind, says in ((KeyboardInterrupt(), KeyboardInterrupt, 'stopped in epoch 2; '), (Diverged('the loss became nan'), Diverged, 'the loss became nan; start again with a smaller lr_max; '),
+    for error, kind, says in ((KeyboardInterrupt(), KeyboardInterrupt, 'stopped after 1 of 4 epochs; '), (Diverged('the loss became nan'), Diverged, 'the loss became nan; start again with a smaller lr_max; '),
                               (OSError('no space'), TrainingError, 'no space; '), (DataError('damaged'), TrainingError, 'damaged; ')):
         with pytest.raises(kind) as e, folder.explain_stop(trainer): raise error
         assert str(e.value) == f"{says}{tmp_path/'last.pt'} holds the first epoch" and e.value.__suppress_context__
     with pytest.raises(ValueError, match='^a bug$'), folder.explain_stop(trainer): raise ValueError('a bug')
-    assert folder.describe(3).endswith('holds the first 3 epochs') and RunFolder().describe(3).startswith('nothing was kept')
+    assert RunFolder().describe().startswith('nothing was kept')
 
 
 def test_a_checkpoint_holds_plain_values_and_tensors(whole):

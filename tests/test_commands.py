@@ -34,7 +34,7 @@ def test_interrupted_and_resumed(tmp_path, start):
     assert second.returncode == 2 and second.stderr.endswith('another run is using stopped: wait until it ends, or name another folder\n'), second
     stopped.send_signal(signal.SIGINT)
     stopped.wait()
-    assert stopped.returncode == 130 and 'Traceback' not in stopped.stderr and 'stopped in epoch 2' in stopped.stderr, stopped
+    assert stopped.returncode == 130 and 'Traceback' not in stopped.stderr and stopped.stderr.endswith('cifar_train: stopped by Ctrl-C after 1 of 3 epochs; stopped/last.pt holds the first epoch; continue with: cifar_train --resume stopped\n'), stopped
     resumed = subprocess.run([SCRIPTS/'cifar_train', '--resume', 'stopped'], cwd=tmp_path, capture_output=True, text=True, timeout=HANG)
     assert resumed.returncode == 0 and 'continuing in stopped' in resumed.stdout, resumed.stderr
     assert whole.wait().returncode == 0, whole
@@ -85,7 +85,7 @@ def test_nobody_reads_the_output(tmp_path, start, monkeypatch, unbuffered):
     closed.touch()
     err = run.wait().stderr
     assert run.returncode == 1 and 'Traceback' not in err and 'Exception ignored' not in err, err
-    assert ('Broken pipe; no epoch was finished yet' if unbuffered else 'Broken pipe\n') in err, err
+    assert ('Broken pipe; no epoch was kept' if unbuffered else 'Broken pipe\n') in err, err
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='Windows has no limit on the size of files to test with')
@@ -94,7 +94,7 @@ def test_a_full_disk(tmp_path, start):
     run = start('cifar_train', *SMALL, '--epochs', 2, '--out', 'run', cwd=tmp_path, prepare=partial(limit_file_size, 300_000)).wait()
     last = run.stderr.strip().splitlines()[-1]
     assert run.returncode == 1 and 'Traceback' not in run.stderr, run.stderr
-    assert 'last.pt could not be written: File too large' in last and 'no epoch was finished yet' in last
+    assert 'last.pt could not be written: File too large' in last and 'no epoch was kept' in last
     assert [p.name for p in (tmp_path/'run').glob('[!.]*')] == ['settings.json']
 
 
@@ -114,7 +114,7 @@ def test_recipes_go_on_after_a_kill(tmp_path, start):
     command = ['-c', NARROW, *'--only one_cycle,era_s10,eva6_s9-fixed --data digits --epochs 2 --seeds 1 --out out'.split()]
     records, last, held = tmp_path/'out'/'recipes', tmp_path/'runs'/'records'/'recipes'/'era_s10-digits-2ep-0'/'last.pt', tmp_path/'held'
     records.mkdir(parents=True)
-    (records/'one_cycle-digits-2ep-0.json').write_text('here already')
+    (records/'one_cycle-digits-2ep-0.json').write_text('{"name": "made before"}')
     killed = start(*command, cwd=tmp_path, prepare=partial(hold_training, held, after=last))
     wait_until(held.exists, killed)
     killed.kill()
@@ -127,5 +127,5 @@ def test_recipes_go_on_after_a_kill(tmp_path, start):
         record = json.loads((records/f'{name}-digits-2ep-0.json').read_text())
         assert (record['recipe'], len(record['epochs'])) == (name, 2) and 0 < record['test_acc'] < 1
         assert name != 'era_s10' or record['epochs'][:len(started)] == started  # equal seconds: the epoch was not repeated
-    assert (records/'one_cycle-digits-2ep-0.json').read_text() == 'here already'
+    assert (records/'one_cycle-digits-2ep-0.json').read_text() == '{"name": "made before"}'
     assert not list((tmp_path/'runs'/'records'/'recipes').iterdir())

@@ -140,7 +140,7 @@ def test_interrupted_and_continued(few, tmp_path, monkeypatch, capsys):
     todo = [Planned(f'tiny-{seed}', small(3), seed) for seed in range(2)]
     folders = dict(runs=tmp_path/'runs', results=tmp_path/'results')
     started = interrupt_at(monkeypatch, 6)
-    with pytest.raises(KeyboardInterrupt, match=r'stopped in epoch 3; .*last.pt holds the first 2 epochs'): make_all(todo, few, 'cpu', **folders)
+    with pytest.raises(KeyboardInterrupt, match=r'stopped after 2 of 3 epochs; .*last.pt holds the first 2 epochs'): make_all(todo, few, 'cpu', **folders)
     assert 'made 1: tiny-0\nleft 1: tiny-1' in capsys.readouterr().out and [p.name for p in (tmp_path/'results').iterdir()] == ['tiny-0.json']
     first = list(started)
     assert make_all(todo[1:], few, 'cpu', **folders) == ['tiny-1']
