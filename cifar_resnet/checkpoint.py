@@ -203,6 +203,7 @@ class RunFolder:
         "Where a run ends early, add to the message what was kept"
         try: yield
         except KeyboardInterrupt as e:
-            raise type(e)(f'{one_line(e) or "stopped"} after {trainer.epoch} of {trainer.schedule.epochs} epochs; {self.describe()}') from None
+            e.args = (f'{one_line(e) or "stopped"} after {trainer.epoch} of {trainer.schedule.epochs} epochs; {self.describe()}',)
+            raise e from None
         except Diverged as e: raise Diverged(f'{e}; start again with a smaller lr_max; {self.describe()}') from None
         except (DataError, OSError) as e: raise TrainingError(f'{e}; {self.describe()}') from None

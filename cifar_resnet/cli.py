@@ -260,7 +260,7 @@ def _train_in(folder, recipe, data, args):
     "Train, or continue, in a folder that is locked; then draw the figures"
     from cifar_resnet.all import run_recipe
     schedule, last = recipe.schedule, folder/'last.pt'
-    say(f'{recipe.data}: {schedule.epochs} epochs, {"continuing" if last.exists() else "starting"} in {folder}; '
+    say(f'{recipe.data}: {schedule.epochs} {"epochs" if schedule.epochs > 1 else "epoch"}, {"continuing" if last.exists() else "starting"} in {folder}; '
         f'learning rate {schedule.lr_min:.2g} to {schedule.lr_max:.2g} at epoch {schedule.peak_epoch:.3g} and back')
     with _name_resume(folder, args.prog):
         run = run_recipe(recipe, data, seed=recipe.config.seed, out=folder, resume=last if last.exists() else None, device=args.device,

@@ -74,7 +74,7 @@ def explain(e):
     "Return an error as one line, without characters that a terminal acts on"
     from cifar_resnet.core import one_line
     said = one_line(e, 1500)
-    if is_from_compiler(e): return f'torch.compile failed: {one_line(said)}; a run without --compile needs no compiler'
+    if is_from_compiler(e): return f'torch.compile failed: {one_line(said.partition(" Set TORCH")[0])}; a run without --compile needs no compiler'
     if is_out_of_memory(e): return f'out of memory: {said or type(e).__name__}; a smaller --batch-size or --width needs less'
     return said or 'stopped'
 

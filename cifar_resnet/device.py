@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .core import check_choice, check_number
+from .core import check_choice, check_kind, check_number
 
 # %% ../nbs/device.ipynb #dev006
 def pick_device(
@@ -180,7 +180,7 @@ def peak_memory(device):
 # %% ../nbs/device.ipynb #dev048
 def check_trainable(model):
     "Raise a `ValueError` for a network that no optimizer could train"
-    if not isinstance(model, nn.Module): raise ValueError(f'model must be an nn.Module (got {type(model).__name__})')
+    check_kind('model', model, 'Module')
     if not torch.is_grad_enabled(): raise ValueError('gradients are switched off by torch.no_grad or inference_mode: call this outside of it')
     if not any(p.requires_grad for p in model.parameters()): raise ValueError('the network has no parameter to train: it has none, or all are frozen')
     others = {str(p.dtype).removeprefix('torch.') for p in model.parameters()} - {'float32'}
@@ -189,5 +189,5 @@ def check_trainable(model):
 
 def check_weights(model):
     "Raise a `ValueError` that names the first weights that are not finite"
-    for name, v in model.state_dict().items():
+    for name, v in check_kind('model', model, 'Module').state_dict().items():
         if not v.isfinite().all(): raise ValueError(f'the weights must be finite, and {name} has {(~v.isfinite()).sum():,} values that are not')

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .augment import Batches, default_augment
-from .core import check_int, check_number, styled
+from .core import check_int, check_kind, check_number, styled
 from .data import ImageData
 from .device import Optim, Precision, check_trainable, memory_format, pick_device, preserve_randomness, unwrap
 
@@ -113,6 +113,7 @@ def range_test(
     seed:int=0,  # of order and augmentation
 ) -> LRCurve:
     "Raise the learning rate step by step and record the loss"
+    check_kind('data', data, 'ImageData').train.check(), check_kind('optim', optim, 'Optim')
     check_int('steps', steps, 20, 100_000), check_number('label_smoothing', label_smoothing, least=0, below=1)
     check_number('end', end, above=check_number('start', start, above=0)), check_trainable(model)
     device, finder_lib = pick_device(device), _import_lr_finder()

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from .anatomy import count_macs
 from .augment import Batches, default_augment
 from .checkpoint import RunFolder, check_history
-from .core import Diverged, check_choice, check_int, check_number, fingerprint, from_plain, one_line, prepare_folder, styled, to_plain
+from .core import Diverged, check_choice, check_int, check_kind, check_number, fingerprint, from_plain, one_line, prepare_folder, styled, to_plain
 from .data import ImageData
 from .device import (Optim, Precision, check_trainable, evaluating, fastest_convolutions, memory_format, peak_memory,
                                  pick_device, preserve_randomness, set_rates, unwrap)
@@ -148,7 +148,7 @@ class Run:
     record: dict  # everything as plain values, for `save_record` and `plot_run`
 
     def __repr__(self):
-        text = f'Run of {len(self.history)} epochs'
+        text = f'Run of {len(self.history)} epoch{"s"*(len(self.history) != 1)}'
         if self.test_acc is not None: text += f': test accuracy {self.test_acc:.2%}'
         if self.test_acc_flip is not None: text += f', {self.test_acc_flip:.2%} with flips'
         return text
@@ -164,7 +164,7 @@ def fit(
     **settings,  # fields of `FitConfig`, as in fit(…, batch_size=64, full=True)
 ) -> Run:
     "Train with one cycle, then evaluate on the test images, once"
-    config, folder = replace(config or FitConfig(), **settings), RunFolder(out)
+    config, folder = replace(check_kind('config', config or FitConfig(), 'FitConfig'), **settings), RunFolder(out)
     check_fit(model, data, schedule, config)
     with folder.lock(), preserve_randomness(pick_device(config.device)), fastest_convolutions():
         folder.refuse_other_run(resume)
@@ -315,8 +315,7 @@ class Trainer:
 def check_fit(model, data, schedule, config):
     "Raise a `ValueError` for what cannot be trained, before any work"
     check_trainable(unwrap(model)), pick_device(config.device)
-    for name, value, kind in ('data', data, 'ImageData'), ('schedule', schedule, 'OneCycle'):
-        if kind not in [k.__name__ for k in type(value).__mro__]: raise ValueError(f'{name} must be of type {kind} (got {type(value).__name__})')  # by name: a notebook may define it again
+    check_kind('data', data, 'ImageData'), check_kind('schedule', schedule, 'OneCycle')
     for name in 'train', 'valid', 'test':
         try: getattr(data, name).check()
         except ValueError as e: raise ValueError(f'in data.{name}, {e}') from None

@@ -2,6 +2,7 @@ import contextlib
 import os
 import tempfile
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -110,6 +111,15 @@ class Mirror:
                 self.send_header('Location', self.path)
                 self.send_header('Content-Length', '0')
                 self.end_headers()
+
+            def serve_drip(self):  # 100 bytes every tenth of a second
+                status, body, extra = self._wanted()
+                self._send(status, b'', length=len(body), **extra)
+                for i in range(0, len(body), 100):
+                    self.wfile.write(body[i:i + 100])
+                    time.sleep(.1)
+
+            def serve_unsatisfied(self): self._send(416 if self.headers.get('Range') else 200, b'')
 
             def serve_held(self):  # while it holds, it sends a byte a second, so that the client does not time out
                 status, body, extra = self._wanted()

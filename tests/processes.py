@@ -3,6 +3,7 @@
 A test waits for a state with `wait_until`, never for an amount of time. `hold_training`, or the mirror `held` in conftest.py, keeps the child
 in that state. `HANG` only stops a broken test.
 """
+import contextlib
 import ctypes
 import io
 import multiprocessing
@@ -123,6 +124,22 @@ def hold_training(reached, after=None, until=None):
             if os.getppid() != parent: os._exit(1)  # the test process has ended
             time.sleep(.01)
     register_optimizer_step_pre_hook(hold)
+
+
+@contextlib.contextmanager
+def without_permission(path):
+    "Run the block as a user who may not read the file"
+    root = os.geteuid() == 0
+    opened = [p for p in path.absolute().parents if root and str(p).startswith('/tmp/pytest')]
+    modes = [(p, p.stat().st_mode) for p in opened]
+    for p in opened: p.chmod(0o755)
+    path.chmod(0)
+    if root: os.seteuid(65534)
+    try: yield
+    finally:
+        if root: os.seteuid(0)
+        path.chmod(0o644)
+        for p, mode in modes: p.chmod(mode)
 
 
 def limit_file_size(n):

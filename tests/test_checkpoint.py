@@ -1,18 +1,21 @@
 """What a run leaves on disk, and how it continues: bit for bit, or not at all."""
 import json
+import os
 import threading
+import zipfile
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
+from processes import without_permission
 from torch import nn
 
 from cifar_resnet import checkpoint
 from cifar_resnet.checkpoint import FORMAT, RunFolder, flatten, identify, read_checkpoint
 from cifar_resnet.core import DataError, Diverged, TrainingError
 from cifar_resnet.data import get_data
-from cifar_resnet.device import Optim
+from cifar_resnet.device import Optim, peak_memory
 from cifar_resnet.model import CustomResNet, load_weights, register_network
 from cifar_resnet.train import FitConfig, OneCycle, Trainer, fit
 
@@ -401,3 +404,47 @@ def test_a_checkpoint_holds_plain_values_and_tensors(whole):
     assert held.keys() == {'format', 'state', 'history', 'identity', 'randomness'} and held['state'].keys() == {'model', 'optimizer', 'scaler', 'average'}
     assert [row['epoch'] for row in held['history']] == [1, 2, 3, 4] and held['history'] == whole[0].history
     assert np.array([len(s) for s in held['randomness']]).min() > 100
+
+
+# Files that somebody made
+
+@pytest.mark.parametrize('damage,says', [
+    (lambda held: held['state']['optimizer']['state'][0].update(momentum_buffer=torch.zeros(64, 1, 1, 1, 1).expand(64, 9, 9, 9, 9)), 'its optimizer.0.momentum_buffer is torch.float32 (64, 9, 9, 9, 9)'),
+    (lambda held: held['state']['optimizer']['state'].update({99: {}}), 'its optimizer has states of other parameters'),
+    (lambda held: held['state']['optimizer']['param_groups'][0].update(weight_decay=1e9), 'its optimizer.weight_decay is 1000000000.0, and here it is 0.0005'),
+    (lambda held: held['state']['optimizer']['param_groups'][0].update(lr_factor='much'), 'its optimizer.param_groups.0 has other names'),
+    (lambda held: held['state']['optimizer']['param_groups'][0].update(lr='fast'), "its optimizer.param_groups.0.lr is 'fast'"),
+    (lambda held: held['state']['model'].update({'fc.weight': torch.zeros(10, 64, dtype=torch.float64)}), 'its state.model.fc.weight is torch.float64 (10, 64)'),
+    (lambda held: held['state']['scaler'].update(scale='high'), 'its state.scaler has other names'),
+    (lambda held: held['history'][1].update(epoch='two'), 'its epochs are not numbered from 1 (at entry 2)'),
+    (lambda held: held['history'][0].update(train_acc=7.), 'in its epoch 1, train_acc is not a number that can be (7.0)'),
+    (lambda held: held['history'][0].update(lr='x'*10_000), 'in its epoch 1, lr is not a number that can be'),
+    (lambda held: held['history'][0].pop('seconds'), 'in its epoch 1, seconds is not a number that can be (None)'),
+    (lambda held: held['history'].extend(dict(held['history'][0], epoch=n) for n in range(5, 9)), 'it holds 8 epochs of 4'),
+    (lambda held: held['identity'].update(data=7), 'its identity is not text'),
+    (lambda held: held['identity'].update({'schedule.lr_max': 'x\n\x1b[31m'*1000}), 'belongs to another run: its schedule.lr_max is'),
+    (lambda held: held.update(format=torch.zeros(3)), 'was written by another version')])
+def test_a_crafted_checkpoint(few, whole, tmp_path, damage, says):
+    "Whatever it holds: one line, nothing is loaded, and the memory stays as it was"
+    held = torch.load(whole[1]/'last.pt', weights_only=True)
+    damage(held)
+    torch.save(held, tmp_path/'crafted.pt')
+    before = peak_memory(torch.device('cpu'))
+    one_clear_line(lambda: short(few, resume=tmp_path/'crafted.pt'), says)
+    assert peak_memory(torch.device('cpu')) < before + 300
+
+
+def test_a_compressed_checkpoint(whole, tmp_path):
+    "A small file could unpack to any size"
+    with zipfile.ZipFile(whole[1]/'last.pt') as old, zipfile.ZipFile(tmp_path/'packed.pt', 'w', zipfile.ZIP_DEFLATED) as packed:
+        for name in old.namelist(): packed.writestr(name, old.read(name))
+    one_clear_line(lambda: read_checkpoint(tmp_path/'packed.pt'), 'is not a valid checkpoint')
+
+
+def test_missing_unreadable_and_damaged_are_three_things(whole, tmp_path):
+    one_clear_line(lambda: read_checkpoint(tmp_path/'none.pt'), 'none.pt was not found')
+    (tmp_path/'closed.pt').write_bytes((whole[1]/'last.pt').read_bytes())
+    with without_permission(tmp_path/'closed.pt'): one_clear_line(lambda: read_checkpoint(tmp_path/'closed.pt'), 'closed.pt cannot be read: Permission denied')
+    os.mkfifo(tmp_path/'pipe.pt')
+    one_clear_line(lambda: read_checkpoint(tmp_path/'pipe.pt'), 'pipe.pt is not a regular file')
+    assert read_checkpoint(tmp_path/'closed.pt')['history']

@@ -129,3 +129,146 @@ def test_recipes_go_on_after_a_kill(tmp_path, start):
         assert name != 'era_s10' or record['epochs'][:len(started)] == started  # equal seconds: the epoch was not repeated
     assert (records/'one_cycle-digits-2ep-0.json').read_text() == '{"name": "made before"}'
     assert not list((tmp_path/'runs'/'records'/'recipes').iterdir())
+
+
+# ---- what the environment does ------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    "A finished run of one epoch"
+    folder = tmp_path_factory.mktemp('trained')
+    subprocess.run([SCRIPTS/'cifar_train', *SMALL, '--epochs', '1', '--out', 'run'], cwd=folder, check=True, capture_output=True)
+    return folder/'run'
+
+
+def shell(line, cwd, **env):
+    "Run a line of bash"
+    return subprocess.run(['bash', '-c', line], cwd=cwd, capture_output=True, encoding='utf-8', errors='replace', timeout=HANG, env=os.environ | dict(PATH=f"{SCRIPTS}:{os.environ['PATH']}", PYTHONUTF8='0') | env)
+
+
+TRAIN = 'cifar_train --data digits --width 8 --lr-max .2 --epochs 1 --out run'
+
+
+def test_closed_streams(tmp_path):
+    "A closed output is refused at once, with one line; closed errors cost nothing"
+    run = shell(f'{TRAIN} >&-', tmp_path)
+    assert (run.returncode, run.stderr) == (1, f'cifar_train: standard output is closed: send it to a file, or to {os.devnull}\n') and not list(tmp_path.iterdir())
+    run = shell(f'{TRAIN} 2>&-', tmp_path)
+    assert run.returncode == 0 and 'Run of 1 epoch' in run.stdout and (tmp_path/'run'/'final.safetensors').exists(), run
+
+
+@pytest.mark.parametrize('encoding', ['ascii', 'latin-1'])
+def test_a_terminal_that_lacks_characters(tmp_path, trained, encoding):
+    image = tmp_path/'łódź-\u202e.png'
+    Image.fromarray(get_data('digits').test.images[0]).save(image)
+    run = shell(f'cifar_predict {trained} *.png none-é.png', tmp_path, PYTHONIOENCODING=encoding)
+    assert run.returncode == 1 and 'Traceback' not in run.stderr and run.stdout.count('\n') == run.stderr.count('\n') == 1 and '\\u0142' in run.stdout, run
+
+
+def test_no_memory(tmp_path, trained):
+    run = shell(f'ulimit -v 600000; cifar_evaluate {trained}', tmp_path)
+    assert run.returncode == 1 and run.stderr.startswith('cifar_evaluate: out of memory: ') and run.stderr.count('\n') == 1, run
+
+
+@pytest.mark.parametrize('line,says', [
+    ("cifar_evaluate '~nobody1/x'", '~nobody1/x is not a path'), ("cifar_train --data digits --out '~nobody1/x'", '~nobody1/x is not a path'), ("cifar_report '~nobody1/x'", '~nobody1/x is not a path'),
+    ("cifar_lr --data digits --out '~nobody1/x.png'", '~nobody1/x.png is not a path'), ("cifar_train --resume '~nobody1/x'", '~nobody1/x is not a path')])
+def test_a_home_of_nobody(tmp_path, line, says):
+    run = shell(line, tmp_path)
+    assert run.returncode == 2 and says in run.stderr and run.stderr.count('\n') == 1 and not list(tmp_path.iterdir()), run
+
+
+def test_no_compiler(tmp_path):
+    run = shell(f'{TRAIN} --compile', tmp_path, CXX='/nowhere/c++', CC='/nowhere/cc')
+    last = run.stderr.splitlines()[-1]
+    assert run.returncode == 1 and 'Traceback' not in run.stderr and 'cifar_train: torch.compile failed: ' in last and 'a run without --compile needs no compiler' in last, run.stderr
+
+
+def test_a_backend_that_does_not_exist(tmp_path):
+    "Commands draw into files, whatever the terminal would show"
+    run = shell(TRAIN, tmp_path, MPLBACKEND='nope')
+    assert run.returncode == 0 and (tmp_path/'run'/'curves.png').exists(), run
+
+
+def test_figures_that_cannot_be_drawn(tmp_path):
+    "The line says that the weights are kept"
+    (tmp_path/'run'/'curves.png').mkdir(parents=True)
+    run = shell(TRAIN, tmp_path)
+    assert run.returncode == 1 and run.stderr.splitlines()[-1].endswith('cifar_train: the run is complete, and run has its weights and its record; its figures could not be drawn: '
+                                                                         'run/curves.png is a folder, and is not replaced by a file: name another one'), run.stderr
+    assert (tmp_path/'run'/'final.safetensors').exists()
+
+
+def test_a_bug_of_ours(tmp_path):
+    "It keeps its traceback, and the last line names the bug tracker"
+    code = "from cifar_resnet import cli; cli.COMMANDS['evaluate'] = (*cli.COMMANDS['evaluate'][:2], lambda args: {}['x']); cli.cifar_evaluate(['x'])"
+    run = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1 and run.stderr.startswith('Traceback') and "KeyError: 'x'" in run.stderr and run.stderr.endswith('/issues\n'), run
+    shown = shell('cifar_evaluate nothing', tmp_path, CIFAR_RESNET_DEBUG='1')
+    assert shown.returncode == 2 and shown.stderr.startswith('Traceback') and 'cifar_evaluate: nothing was not found' in shown.stderr.splitlines()[-1], shown
+
+
+@pytest.mark.parametrize('sig,code', [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_every_signal_says_the_same(tmp_path, start, sig, code):
+    last, held = tmp_path/'run'/'last.pt', tmp_path/'held'
+    run = start('cifar_train', *SMALL, '--epochs', 3, '--out', 'run', cwd=tmp_path, prepare=partial(hold_training, held, after=last))
+    wait_until(held.exists, run)
+    run.send_signal(sig)
+    run.wait()
+    name = 'Ctrl-C' if sig == signal.SIGINT else sig.name
+    assert run.returncode == code and run.stderr.endswith(f'\ncifar_train: stopped by {name} after 1 of 3 epochs; run/last.pt holds the first epoch; continue with: cifar_train --resume run\n'), run
+    assert 'Traceback' not in run.stderr and not list((tmp_path/'run').glob('.*.part'))
+
+
+def test_nohup_keeps_a_run_alive(tmp_path, start):
+    "A signal that the caller ignores stays ignored"
+    held, go_on = tmp_path/'held', tmp_path/'go on'
+    run = start('cifar_train', *SMALL, '--epochs', 1, '--out', 'run', cwd=tmp_path, prepare=partial(ignore_hangup, held, go_on))
+    wait_until(held.exists, run)
+    run.send_signal(signal.SIGHUP)
+    go_on.touch()
+    assert run.wait().returncode == 0, run
+
+
+def ignore_hangup(held, go_on):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    hold_training(held, until=go_on)
+
+
+def test_a_second_run_that_was_asleep(tmp_path, start):
+    "B has checked the folder and sleeps; A starts into it; B wakes up, and leaves A's settings alone"
+    a, held, go_on = tmp_path/'a', tmp_path/'held', tmp_path/'go on'
+    second = start('cifar_train', *SMALL, '--epochs', 5, '--out', 'run', cwd=tmp_path, prepare=partial(hold_before_the_lock, held, go_on))
+    wait_until(held.exists, second)
+    first = start('cifar_train', *SMALL, '--epochs', 2, '--out', 'run', cwd=tmp_path, prepare=partial(hold_training, a, after=tmp_path/'run'/'last.pt'))
+    wait_until(a.exists, first)
+    settings = (tmp_path/'run'/'settings.json').read_bytes()
+    go_on.touch()
+    second.wait()
+    assert second.returncode == 2 and 'another run is using run' in second.stderr, second
+    first.kill()
+    assert (tmp_path/'run'/'settings.json').read_bytes() == settings
+    late = start('cifar_train', *SMALL, '--epochs', 5, '--out', 'run', cwd=tmp_path).wait()
+    assert late.returncode == 2 and 'run already holds a run: --resume run continues it' in late.stderr and (tmp_path/'run'/'settings.json').read_bytes() == settings
+    resumed = start('cifar_train', '--resume', 'run', cwd=tmp_path).wait()
+    assert resumed.returncode == 0 and len(json.loads((tmp_path/'run'/'run.json').read_text())['epochs']) == 2, resumed
+
+
+def hold_before_the_lock(held, go_on):
+    from cifar_resnet import cli
+    usual = cli.check_run
+
+    def check_run(*args):
+        checked = usual(*args)
+        held.touch()
+        wait_until(go_on.exists)
+        return checked
+    cli.check_run = check_run
+
+
+def test_a_curve_that_does_not_fit_on_the_disk(tmp_path, start):
+    "The old picture stays, and the line names the file"
+    (tmp_path/'lr.png').write_bytes(b'old')
+    run = start('cifar_lr', *SMALL[:4], '--out', 'lr.png', cwd=tmp_path, prepare=partial(limit_file_size, 5000)).wait()
+    assert run.returncode == 2 and run.stderr.endswith('cifar_lr: lr.png could not be written: File too large; the previous file, if any, is unchanged\n'), run
+    assert (tmp_path/'lr.png').read_bytes() == b'old' and [p.name for p in tmp_path.iterdir()] == ['lr.png']

@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import tarfile
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,9 @@ import pytest
 from conftest import Mirror
 from processes import limit_file_size, wait_until
 
-from cifar_resnet.core import DataError
-from cifar_resnet.data import get_data
+from cifar_resnet import fetch as fetch_module
+from cifar_resnet.core import DataError, DataWarning
+from cifar_resnet.data import KNOWN_COPIES, get_data
 from cifar_resnet.fetch import BATCHES, Remote, fetch, read_binary, read_pickled
 
 NAME = 'cifar-10-python.tar.gz'
@@ -307,6 +309,7 @@ def test_a_damaged_binary_file_is_named_and_kept(nowhere, harm, says):
     assert says in str(e.value) and {p.name: p.stat().st_size for p in folder.iterdir()} == before
 
 
+@pytest.mark.filterwarnings('ignore::cifar_resnet.core.DataWarning')
 def test_search_order(nowhere, monkeypatch):
     "Search order: root, the variable, the cache; each in either layout or directly"
     def put(folder, mark):
@@ -368,3 +371,87 @@ def test_a_mirror_that_talks_nonsense(tmp_path, archive):
     with Mirror(archive) as mirror:
         with pytest.raises(DataError) as e: fetch(remote(mirror, 'garbage', 'loop'), tmp_path)
         assert '\n' not in str(e.value) and '\x1b' not in str(e.value)
+
+
+def test_a_mirror_that_drips_is_given_up(tmp_path, archive, monkeypatch):
+    "Below the rate for too long: the next mirror continues with what came"
+    monkeypatch.setattr(fetch_module, '_PATIENCE', 1)
+    with Mirror(archive) as mirror:
+        path = fetch(remote(mirror, 'drip', 'good'), tmp_path)
+        assert path.read_bytes() == archive
+        (_, first), (_, second) = mirror.requests
+        assert first is None and 0 < int(second.removeprefix('bytes=').rstrip('-')) < 10_000
+        with pytest.raises(DataError, match=r'drip sent only \d+\.\d kB/s for \d+ s \(kept\)'): fetch(remote(mirror, 'drip'), tmp_path/'again')
+
+
+def test_a_mirror_that_cannot_continue_keeps_the_good_part(tmp_path, archive):
+    part, half = tmp_path/f'{NAME}.part', archive[:len(archive)//2]
+    part.write_bytes(half)
+    with Mirror(archive) as mirror:
+        with pytest.raises(DataError, match='does not continue a download .HTTP 416; the part is kept'): fetch(remote(mirror, 'unsatisfied'), tmp_path)
+        assert part.read_bytes() == half
+        assert fetch(remote(mirror, 'unsatisfied', 'good'), tmp_path).read_bytes() == archive
+        assert [r for _, r in mirror.requests] == [f'bytes={len(half)}-']*3
+
+
+def test_a_part_that_is_a_link_or_a_pipe(tmp_path, archive):
+    "Neither followed nor waited for"
+    part, elsewhere = tmp_path/f'{NAME}.part', tmp_path/'elsewhere'
+    elsewhere.write_bytes(b'mine')
+    with Mirror(archive) as mirror:
+        part.symlink_to(elsewhere)
+        with pytest.raises(DataError, match='part is not a regular file: move it away'): fetch(remote(mirror, 'good'), tmp_path)
+        assert elsewhere.read_bytes() == b'mine'
+        part.unlink(), os.mkfifo(part)
+        with pytest.raises(DataError, match='part is not a regular file: move it away'): fetch(remote(mirror, 'good'), tmp_path)
+        assert not mirror.requests
+
+
+def test_data_files_that_are_no_files(nowhere):
+    place = nowhere/'cifar-10-batches-bin'
+    place.mkdir()
+    os.mkfifo(place/'data_batch_1.bin')
+    with pytest.raises(DataError, match='data_batch_1.bin is not a regular file'): get_data(root=nowhere)
+    (place/'data_batch_1.bin').unlink()
+    with open(place/'data_batch_1.bin', 'wb') as f: f.truncate(2_000_000_000)
+    with pytest.raises(DataError, match='data_batch_1.bin has 2,000,000,000 bytes, more than the 61,460,000'): get_data(root=nowhere)
+
+
+@pytest.fixture(scope='module')
+def binary():
+    "The six files of the binary layout, with random pixels"
+    rng = np.random.default_rng(0)
+    def content():
+        rows = rng.integers(0, 256, (10_000, 3073), dtype=np.uint8)
+        rows[:, 0] %= 10
+        return rows
+    return {f'{name}.bin': content() for name in BATCHES}
+
+
+def put(place, binary):
+    place.mkdir(parents=True, exist_ok=True)
+    for name, rows in binary.items(): (place/name).write_bytes(rows.tobytes())
+
+
+def test_a_copy_that_nobody_knows_is_a_loud_warning(nowhere, binary, monkeypatch):
+    "Also with one pixel changed, one label changed, or zeros only; and the warning goes into the record"
+    put(nowhere/'known', binary)
+    with pytest.warns(DataWarning, match='known holds an unknown copy of CIFAR-10 .fingerprint [0-9a-f]{16}.: its pixels or labels may differ') as seen: first = get_data(root=nowhere/'known')
+    assert len(seen) == 1 and first.warning in repr(first) and first.inexact is None
+    monkeypatch.setitem(KNOWN_COPIES, first.fingerprint, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert get_data(root=nowhere/'known').warning is None
+    def change(name, row, col, to):
+        changed = {n: rows.copy() if n == name else rows for n, rows in binary.items()}
+        changed[name][row, col] = to
+        return changed
+    for n, changed in enumerate((change('data_batch_3.bin', 17, 900, binary['data_batch_3.bin'][17, 900] ^ 1), change('test_batch.bin', 5, 0, (binary['test_batch.bin'][5, 0] + 1) % 10),
+                                 change('data_batch_2.bin', slice(None), slice(None), 0))):
+        put(nowhere/str(n), changed)
+        with pytest.warns(DataWarning, match='an unknown copy of CIFAR-10'): get_data(root=nowhere/str(n))
+
+
+def test_training_images_under_the_name_of_test_images(nowhere, binary):
+    put(nowhere/'mixed', binary | {'test_batch.bin': binary['data_batch_1.bin']})
+    with pytest.raises(DataError, match='mixed is not CIFAR-10: 10,000 of its test images are training images too, so its accuracy would mean nothing'): get_data(root=nowhere/'mixed')

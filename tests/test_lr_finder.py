@@ -143,7 +143,7 @@ def test_networks_that_cannot_be_trained(few):
     frozen = CustomResNet(8).requires_grad_(False)
     broken = CustomResNet(8)
     broken.fc.weight.data.fill_(math.nan)
-    for net, says in ('a name', 'model must be an nn.Module'), (frozen, 'no parameter to train'), (CustomResNet(8).half(), 'must be float32 (got float16)'), \
+    for net, says in ('a name', 'model must be of type Module'), (frozen, 'no parameter to train'), (CustomResNet(8).half(), 'must be float32 (got float16)'), \
             (broken, 'the weights must be finite, and fc.weight has 640 values that are not'):
         one_clear_line(lambda: short(net, few), says)
     with torch.no_grad(): one_clear_line(lambda: short(CustomResNet(8), few), 'gradients are switched off')

@@ -2,12 +2,15 @@
 import hashlib
 import json
 import math
+import os
+import random
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from conftest import Mirror
+from processes import without_permission
 from safetensors.torch import save_file
 from torch import nn
 
@@ -308,3 +311,50 @@ def test_figures_that_chapter_01_quotes(root):
     undecided = [('as it is', 'softmax first, 5 × the rate'), ('softmax first, 5 × the rate', 'softmax first'), ('as it is', 'without the first'),
                  ('as it is', 'without the second'), ('without the second', 'without the first')]
     assert all(low < 0 < high for _, low, high in (points(*pair) for pair in undecided))
+
+
+def test_one_flipped_bit_is_noticed(tmp_path):
+    "Wherever it is: in the weights, their names, or what the file says about them"
+    path = save_weights(CustomResNet(8), tmp_path/'w.safetensors', classes=['cat', 'dog'], test_acc=.9)
+    content, rng = path.read_bytes(), random.Random(0)
+    header = int.from_bytes(content[:8], 'little')
+    places = rng.sample(range(8, 8 + header), 60) + rng.sample(range(8 + header, len(content)), 60)
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << rng.randrange(8)
+        (tmp_path/'d.safetensors').write_bytes(damaged)
+        with pytest.raises(DataError, match='d.safetensors does not hold weights of a known network') as e: load_weights(tmp_path/'d.safetensors')
+        assert '\n' not in str(e.value) and len(str(e.value)) < 600
+
+
+def test_weights_of_earlier_versions_have_no_hash(tmp_path):
+    path = save_weights(CustomResNet(8), tmp_path/'w.safetensors', test_acc=.9)
+    from safetensors import safe_open
+    with safe_open(path, 'pt') as f: about, tensors = json.loads(f.metadata()['cifar_resnet']), {k: f.get_tensor(k) for k in f.keys()}
+    del about['sha256']
+    save_file(tensors, tmp_path/'old.safetensors', {'cifar_resnet': json.dumps(about)})
+    assert load_weights(tmp_path/'old.safetensors')[1] == {'test_acc': .9}
+
+
+@pytest.mark.parametrize('notes,says', [
+    (dict(classes='cat'), "its note 'classes' cannot be used ('cat')"), (dict(classes=[1, 2]), "its note 'classes'"), (dict(mean=[0., 'x', 1.]), "its note 'mean'"),
+    (dict(mean=[math.nan]*3), "its note 'mean'"), (dict(std=[1., 0., 1.]), "its note 'std'"), (dict(data=3), "its note 'data'")])
+def test_notes_that_cannot_be_used(tmp_path, notes, says):
+    save_weights(CustomResNet(8), tmp_path/'w.safetensors', **notes)
+    with pytest.raises(DataError) as e: load_weights(tmp_path/'w.safetensors')
+    assert says in str(e.value)
+
+
+def test_a_file_that_asks_for_a_huge_network(tmp_path):
+    "The shapes are compared before any memory is taken"
+    about = dict(notes={}, **{'class': 'CustomResNet', 'config': dict(CustomResNet(8).config, classes=2_000_000_000)})
+    save_file(CustomResNet(8).state_dict(), tmp_path/'huge.safetensors', {'cifar_resnet': json.dumps(about)})
+    with pytest.raises(DataError, match='its weights do not have the shapes of that network'): load_weights(tmp_path/'huge.safetensors')
+
+
+def test_weights_that_are_missing_unreadable_or_no_file(tmp_path):
+    path = save_weights(CustomResNet(8), tmp_path/'w.safetensors')
+    with without_permission(path), pytest.raises(DataError, match='w.safetensors cannot be read: Permission denied'): load_weights(path)
+    os.mkfifo(tmp_path/'pipe.safetensors')
+    with pytest.raises(DataError, match='pipe.safetensors is not a regular file'): load_weights(tmp_path/'pipe.safetensors')
+    with pytest.raises(DataError, match='none.safetensors was not found'): load_weights(tmp_path/'none.safetensors')

@@ -11,7 +11,7 @@ from cifar_resnet.core import record_names
 from cifar_resnet.data import get_data
 from cifar_resnet.model import load_weights
 from cifar_resnet.recipes import ABOUT, ONE_CYCLE, change, recipes, single_faults
-from cifar_resnet.records import (PUBLISHED, Planned, compare_speed, fault_runs, make, make_all, make_missing, missing, plan, plan_table, rate_runs, recipe_runs,
+from cifar_resnet.records import (PUBLISHED, Planned, compare_speed, fault_runs, is_recorded, make, make_all, make_missing, missing, plan, plan_table, rate_runs, recipe_runs,
                                   speed_table, summarize)
 from cifar_resnet.train import OneCycle, Trainer
 
@@ -195,3 +195,18 @@ def test_compare_speed(few):
 def test_the_table_of_the_recorded_speed():
     record = R.load_record('bench_cpu')
     assert f"ours is {np.mean(record['ratio']):.2f} times as fast" in speed_table(record) and 'baseline' in speed_table(record)
+
+
+def test_damaged_files_of_one_run_do_not_stop_the_others(few, tmp_path, capsys):
+    "A broken record, a folder of its name, a damaged checkpoint: each is named, left as it is, and the rest is made"
+    runs, results = tmp_path/'runs', tmp_path/'results'
+    todo = [Planned(name, small()) for name in ('broken', 'folder', 'checkpoint', 'whole')]
+    (results/'folder.json').mkdir(parents=True)
+    (results/'broken.json').write_text('{')
+    (runs/'checkpoint').mkdir(parents=True), (runs/'checkpoint'/'last.pt').write_bytes(b'PK')
+    assert not any(is_recorded(results/f'{p.name}.json') for p in todo)
+    assert make_all(todo, few, 'cpu', runs=runs, results=results) == ['whole']
+    err = capsys.readouterr().err
+    for name, says in ('broken', 'broken.json is not a record that can be read: move it away'), ('folder', 'folder.json is not a record'), ('checkpoint', 'last.pt is not a valid checkpoint'):
+        assert sum(line.startswith(f'{name} was not made: ') and says in line for line in err.splitlines()) == 1, err
+    assert (results/'broken.json').read_text() == '{' and (runs/'checkpoint'/'last.pt').read_bytes() == b'PK' and is_recorded(results/'whole.json')

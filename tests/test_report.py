@@ -14,9 +14,10 @@ from cifar_resnet import report
 from cifar_resnet.analysis import predict
 from cifar_resnet.core import load_record, record_names, to_plain
 from cifar_resnet.data import get_data
+from cifar_resnet.model import CustomResNet
 from cifar_resnet.recipes import change, recipes, run_recipe
 from cifar_resnet.report import write_report
-from cifar_resnet.train import FitConfig, OneCycle, fit
+from cifar_resnet.train import FitConfig, OneCycle, check_record, fit
 
 SECTIONS = ['The run', 'Class by class', 'Confidence', 'Errors with the highest loss', 'Random errors, and where the network looked',
             'Most confident errors: is the label right?', 'Robustness to damage', 'Features of the last layer']
@@ -225,3 +226,29 @@ def test_class_names_cannot_break_the_page(make_run, data):
     preds = replace(predict(run.model, data.test, progress=False), split=named)
     text = report._lines(report.class_table(preds)) + report._pairs(preds)
     assert '&lt;i&gt;zero' in text and '<i>' not in text and np.unique(preds.predicted).size
+
+
+def test_a_network_that_collapsed(make_run, data, tmp_path):
+    "t-SNE on features that do not differ ends the process: the report says so in words"
+    record = make_run('one_cycle')[1]
+    model = CustomResNet(8)
+    with torch.no_grad():
+        for p in model.parameters(): p.zero_()
+    page = write_report(record, model, data, tmp_path/'page.html', sample=5).read_text(encoding='utf-8')
+    Page(page)
+    assert 'Nothing to draw: an embedding takes at least 5 images whose features differ' in page
+
+
+@pytest.mark.parametrize('change,says', [
+    (dict(seconds='long'), 'its seconds is missing, or of another kind'), (dict(epochs=[]), 'it has no epochs'), (dict(epochs='x'), 'its epochs are not a list'),
+    (dict(test_acc=2), 'its test_acc must be a number at least 0 and at most 1 (got 2)'), (dict(steps_per_epoch=10**12), 'its steps_per_epoch must be'),
+    (dict(schedule={'kind': 'OneCycle', 'lr_max': 1}), 'its schedule cannot be used'), (dict(schedule={'kind': 'Popen'}), 'its schedule cannot be used'),
+    (dict(schedule=dict(kind='OneCycle', lr_min=0, lr_max=1, epochs=10**9)), 'its schedule cannot be used'), (dict(network={}), 'its network has no class'),
+    (dict(config={'optim': 1}), 'its config has no batch_size'), (dict(mean=['a', 0, 0]), 'its mean must be a finite number'), (dict(environment=3), 'its environment is of another kind')])
+def test_records_with_odd_fields(make_run, change, says):
+    record = make_run('one_cycle')[1]
+    assert check_record(record) is record
+    with pytest.raises(ValueError) as e: check_record(record | change)
+    assert says in str(e.value) and '\n' not in str(e.value)
+    for name in 'epochs', 'schedule', 'augment', 'config', 'data':
+        with pytest.raises(ValueError): check_record({k: v for k, v in record.items() if k != name})

@@ -425,7 +425,7 @@ def test_nothing_to_test_or_to_validate(few):
     run = short(replace(few, test=few.test[:0], valid=few.valid[:0]))
     assert (run.test_acc, run.test_acc_flip, run.record['test_loss']) == (None, None, None) and {row['valid_acc'] for row in run.history} == {None}
     assert repr(run) == 'Run of 2 epochs'
-    assert repr(Run(None, [1], .5, .6, {})) == 'Run of 1 epochs: test accuracy 50.00%, 60.00% with flips'
+    assert repr(Run(None, [1], .5, .6, {})) == 'Run of 1 epoch: test accuracy 50.00%, 60.00% with flips'
 
 
 def test_full_trains_on_the_validation_images_too(few):
@@ -505,7 +505,7 @@ def test_settings_that_cannot_be(few, tmp_path, wrong, says):
 
 @pytest.mark.parametrize('model,says', [
     (lambda: CustomResNet(8).requires_grad_(False), 'has no parameter to train'), (lambda: nn.Flatten(), 'has no parameter to train'),
-    (lambda: CustomResNet(8).double(), 'the weights must be float32 (got float64)'), (lambda: 'resnet', 'model must be an nn.Module (got str)'),
+    (lambda: CustomResNet(8).double(), 'the weights must be float32 (got float64)'), (lambda: 'resnet', 'model must be of type Module (got str)'),
     (lambda: CustomResNet(8, 5), 'the network must turn 2 images into (2, 10) logits (got (2, 5))'),
     (lambda: nn.Sequential(nn.Conv2d(3, 10, 3)), 'logits (got (2, 10, 30, 30))'),
     (lambda: nn.Sequential(nn.Flatten(2), nn.LSTM(1024, 10)), 'logits (got tuple)'), (lambda: CustomResNet(8, channels=1), '(N, 1, 32, 32)')])
