@@ -27,7 +27,7 @@ MEASURE = $(or $(if $(filter command line,$(origin PYTHON)),$(PYTHON)),$(if $(wi
 # TIME=seconds interrupts the runs after so long; the last epoch is kept, and the next call continues.
 STOP = $(if $(TIME),timeout -s INT $(TIME))
 
-.PHONY: help setup demo train bench results-cpu results-gpu test test-kernels test-site test-wheel test-faults check run-chapters export readme badges docs preview lock lab clean
+.PHONY: help setup demo train bench results-cpu results-gpu test test-kernels test-site test-wheel test-faults audit check run-chapters export readme badges docs preview lock lab clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -75,8 +75,11 @@ test: $(READY) ## run every chapter's cells and every test
 test-kernels: $(READY) ## run every notebook in a real Jupyter kernel, on digits, and the set-up cell as Colab does
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/kernels.py tests/colab.py
 
-test-faults: $(READY) ## kill training 20 times at random moments, resume it, compare
-	@$(BIN)/python tests/faults.py 20
+test-faults: $(READY) ## try every promise on many random cases: kills, full disks, damaged files (about 20 minutes)
+	@$(BIN)/python tests/promises.py
+
+audit: $(READY) ## ask the Python advisory database about every locked package (needs a network)
+	@$(BIN)/uv tool run --from pip-audit pip-audit --no-deps --disable-pip -r $(LOCK)
 
 test-wheel: $(READY) ## install the built wheel as a user does, into a new environment, and run every command
 	@$(BIN)/python -m pytest -q -rs tests/wheel.py

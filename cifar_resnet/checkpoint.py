@@ -78,7 +78,7 @@ def check_history(
     "Raise a `ValueError` where `rows` are not the epochs of a run"
     if not isinstance(rows, list): raise ValueError('its epochs are not a list')
     for n, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or row.get('epoch') != n: raise ValueError(f'its epochs are not numbered from 1 (at entry {n:,})')
+        if not isinstance(row, dict) or type(row.get('epoch')) is not int or row['epoch'] != n: raise ValueError(f'its epochs are not numbered from 1 (at entry {n:,})')
         for name, most, optional in _ROW:
             if not _is_number(row.get(name), most) and not (optional and name in row and row[name] is None):
                 raise ValueError(f'in its epoch {n}, {name} is not a number that can be ({one_line(repr(row.get(name)), 40)})')

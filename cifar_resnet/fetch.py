@@ -7,7 +7,7 @@ __all__ = ['CIFAR10_ARCHIVE', 'BATCHES', 'RECORD', 'PER_FILE', 'LAYOUTS', 'Remot
            'read_binary', 'read_pickled', 'data_places', 'find_cifar10', 'download_cifar10']
 
 # %% ../nbs/fetch.ipynb #fetch002
-import errno, hashlib, io, os, pickle, shutil, sys, tarfile, tempfile, time
+import errno, hashlib, io, os, pickle, shutil, sys, tarfile, tempfile, time, zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -172,7 +172,7 @@ def unpack(archive, folder):
     except OSError as e:
         advice = '; free some space and call again' if e.errno in _NO_SPACE else ''
         raise DataError(f'{archive} could not be unpacked: {e.strerror or one_line(e)}{advice}') from None
-    except (tarfile.TarError, EOFError) as e: raise DataError(f'{archive} could not be unpacked: {one_line(e)}') from None
+    except (tarfile.TarError, EOFError, zlib.error) as e: raise DataError(f'{archive} could not be unpacked: {one_line(e)}') from None
     finally: shutil.rmtree(scratch, ignore_errors=True)
 
 # %% ../nbs/fetch.ipynb #fetch010

@@ -352,7 +352,9 @@ def check_record(record:dict) -> dict:
     if not record['epochs']: raise ValueError('it has no epochs')
     for name in 'test_acc', 'test_acc_flip':
         if record.get(name) is not None: check_number(f'its {name}', record[name], least=0, most=1)
+    if 'test_acc' not in record or bool(record.get('mean')) != bool(record.get('std')): raise ValueError('its test_acc is missing, or one of mean and std')
     for name in 'mean', 'std':
+        if not isinstance(record.get(name) or [], list): raise ValueError(f'its {name} is of another kind')
         for value in record.get(name) or (): check_number(f'its {name}', value)
     check_int('its steps_per_epoch', record['steps_per_epoch'], 1, 100_000), check_number('its seconds', record['seconds'], least=0)
     for part, name in ('network', 'class'), ('config', 'optim'), ('config', 'batch_size'):

@@ -52,3 +52,9 @@ def test_targets_of_make_exist(root, page):
     targets = set(re.findall(r'(?:`|^|, )make ([a-z-]+)', text, re.M))
     assert {'demo', 'test', 'train', 'lab', 'help'} <= targets
     for target in targets: assert re.search(rf'^{target}:', makefile, re.M), f'make {target}'
+
+
+def test_the_versions_that_were_tested(root, page):
+    "Those of the lock, and no others"
+    lock = dict(re.findall(r"^([\w-]+)==([\w.]+)(?: ; python_full_version < '3.12')?$", (root/'requirements.lock').read_text(), re.M))
+    assert f"PyTorch {lock['torch']}, torchvision {lock['torchvision']} and NumPy {lock['numpy']}, the versions in `requirements.lock`" in page
