@@ -151,14 +151,14 @@ class RunFolder:
         if any((self/name).exists() for name in names): raise ValueError(f'{self.path} already holds a run: resume it, or name another folder for a new one')
 
     def save(self, trainer):
-        "Save the checkpoint, and the weights if their validation accuracy is the best so far"
+        "Save the weights if their validation accuracy is the best so far, then the checkpoint: a kill in between repeats the epoch, and loses neither"
         if self.path is None: return
+        accs = [e['valid_acc'] for e in trainer.history]
+        if accs[-1] is not None and accs[-1] == max(accs): self.save_weights(trainer, 'best.safetensors', epoch=trainer.epoch, valid_acc=accs[-1])
         held = io.BytesIO()
         torch.save(dict(format=FORMAT, state=trainer.state_dict(), history=trainer.history, identity=identify(trainer),
                         randomness=random_states(trainer.device)), held)
         self.last = write_atomic(self/'last.pt', held.getbuffer())
-        accs = [e['valid_acc'] for e in trainer.history]
-        if accs[-1] is not None and accs[-1] == max(accs): self.save_weights(trainer, 'best.safetensors', epoch=trainer.epoch, valid_acc=accs[-1])
 
     def save_weights(self, trainer, name, **notes):
         "Save weights alone; those of a network that is not registered are in the checkpoint only"

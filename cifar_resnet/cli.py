@@ -236,7 +236,7 @@ def _start_run(args):
     folder = to_path(args.out) if args.out else _free_folder(recipe.data)
     _refuse_second_run(folder)
     data, model = check_run(recipe, args, folder)
-    with RunFolder(folder).lock():
+    with RunFolder(folder).lock(), _name_resume(folder, args.prog):
         _refuse_second_run(folder)  # one that started in the meantime
         if needs_range_test(args):
             say('finding the learning rates …')
@@ -252,8 +252,9 @@ def _resume_run(args):
     folder = to_path(args.resume)
     if folder.name == 'last.pt': folder = folder.parent
     recipe = resume_recipe(args, folder)
-    data, _ = check_run(recipe, args, folder)
-    with RunFolder(folder).lock(): _train_in(folder, recipe, data, args)
+    with _name_resume(folder, args.prog):
+        data, _ = check_run(recipe, args, folder)
+        with RunFolder(folder).lock(): _train_in(folder, recipe, data, args)
 
 # %% ../nbs/cli.ipynb #cli-t2
 def _train_in(folder, recipe, data, args):
@@ -262,20 +263,20 @@ def _train_in(folder, recipe, data, args):
     schedule, last = recipe.schedule, folder/'last.pt'
     say(f'{recipe.data}: {schedule.epochs} {"epochs" if schedule.epochs > 1 else "epoch"}, {"continuing" if last.exists() else "starting"} in {folder}; '
         f'learning rate {schedule.lr_min:.2g} to {schedule.lr_max:.2g} at epoch {schedule.peak_epoch:.3g} and back')
-    with _name_resume(folder, args.prog):
-        run = run_recipe(recipe, data, seed=recipe.config.seed, out=folder, resume=last if last.exists() else None, device=args.device,
-                         tensorboard=str(folder/'tensorboard') if args.tensorboard else None)
+    run = run_recipe(recipe, data, seed=recipe.config.seed, out=folder, resume=last if last.exists() else None, device=args.device,
+                     tensorboard=str(folder/'tensorboard') if args.tensorboard else None)
     _draw_run(folder, run.record)
     say(run)
     say(f'{folder}: {" ".join(sorted(p.name for p in folder.iterdir() if p.name[0] != "."))}')
 
 @contextmanager
 def _name_resume(folder, prog):
-    "Where training ends early, add to the message the command that continues it"
+    "Where a run ends early, add to the message the command that continues it"
     try: yield
     except (KeyboardInterrupt, Exception) as e:
         kinds = {kind.__name__ for kind in type(e).__mro__}
-        if kinds & {'KeyboardInterrupt', 'TrainingError'} and 'Diverged' not in kinds:
+        if (folder/'run.json').exists() and 'KeyboardInterrupt' in kinds: e.args = (f'{e}; the run is complete, and {folder} has its weights and its record',)
+        elif kinds & {'KeyboardInterrupt', 'TrainingError'} and 'Diverged' not in kinds and (folder/'settings.json').exists() and 'the run is complete' not in str(e):
             e.args = (f'{e}; continue with: {prog} --resume {shlex.quote(str(folder))}',)
         raise
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['open_streams', 'discard_output', 'Stopped', 'stop_on_signals', 'exit_code', 'is_out_of_memory', 'is_from_compiler',
-           'explain', 'explain_errors', 'show_warnings', 'run_command', 'say']
+           'explain', 'close_bars', 'explain_errors', 'show_warnings', 'run_command', 'say']
 
 # %% ../nbs/console.ipynb #cons005
 import errno, os, signal, sys, threading, traceback, warnings
@@ -79,6 +79,11 @@ def explain(e):
     return said or 'stopped'
 
 # %% ../nbs/console.ipynb #cons015
+def close_bars():
+    "Close the progress bars that an error left open, so the message stands in a line of its own"
+    if 'tqdm' in sys.modules:
+        for bar in list(sys.modules['tqdm'].tqdm._instances): bar.close()
+
 @contextmanager
 def explain_errors(prog):
     "Print an error that the user can correct as one line, and exit with its code"
@@ -86,6 +91,7 @@ def explain_errors(prog):
     except (KeyboardInterrupt, Exception) as e:
         from cifar_resnet.core import home_page
         debug, code = os.environ.get('CIFAR_RESNET_DEBUG', '').strip() in ('1', 'true', 'yes', 'on'), exit_code(e)
+        close_bars()
         with suppress(OSError):
             if code is None or debug: traceback.print_exc()
             if code is not None: print(f'{prog}: {explain(e)}', file=sys.stderr)
