@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from .core import DataError, Diverged, TrainingError, prepare_folder, save_record, to_plain, write_atomic
-from .device import random_states, set_random_states
+from .device import current_world, random_states, set_random_states
 from .model import NETWORKS, describe_network, save_weights
 
 # %% ../nbs/checkpoint.ipynb #chk008
@@ -69,7 +69,7 @@ class RunFolder:
     def __init__(self,
         path=None,  # of the folder
     ):
-        self.path = Path(path).expanduser() if path is not None else None
+        self.path, self.world = Path(path).expanduser() if path is not None else None, current_world()
         self.last, self.saved = self.path and self/'last.pt', 0  # the last checkpoint written or read, and how many epochs it holds
 
     def __truediv__(self, name): return self.path/name
@@ -77,7 +77,7 @@ class RunFolder:
     @contextmanager
     def lock(self):
         "Refuse a second run in the same folder, and remove scratch files of a run that was killed"
-        if self.path is None:
+        if self.path is None or not self.world.is_first:
             yield
             return
         from filelock import FileLock, Timeout
@@ -92,12 +92,14 @@ class RunFolder:
     def save(self, trainer):
         "Save the checkpoint, and the weights if their validation accuracy is the best so far"
         if self.path is None: return
-        held = io.BytesIO()
-        torch.save(dict(format=FORMAT, state=trainer.state_dict(), history=trainer.history, identity=identify(trainer),
-                        randomness=random_states(trainer.device)), held)
-        self.last, self.saved = write_atomic(self/'last.pt', held.getbuffer()), trainer.epoch
+        held, (first, *others) = io.BytesIO(), self.world.gather(random_states(trainer.device))
+        if self.world.is_first:
+            torch.save(dict(format=FORMAT, state=trainer.state_dict(), history=trainer.history, identity=identify(trainer),
+                            randomness=first, **(dict(others=others) if others else {})), held)
+            write_atomic(self/'last.pt', held.getbuffer())
+        self.last, self.saved = self/'last.pt', trainer.epoch
         accs = [e['valid_acc'] for e in trainer.history]
-        if accs[-1] is not None and accs[-1] == max(accs): self.save_weights(trainer, 'best.safetensors', epoch=trainer.epoch, valid_acc=accs[-1])
+        if self.world.is_first and accs[-1] is not None and accs[-1] == max(accs): self.save_weights(trainer, 'best.safetensors', epoch=trainer.epoch, valid_acc=accs[-1])
 
     def save_weights(self, trainer, name, **notes):
         "Save weights alone; those of a network that is not registered are in the checkpoint only"
@@ -114,14 +116,16 @@ class RunFolder:
         check_identity(path, held['identity'], identify(trainer))
         try:
             trainer.load_state_dict(held['state'], held['history'])
-            set_random_states(held['randomness'], trainer.device)
+            states = [held['randomness'], *held.get('others', [])]
+            if self.world.is_first or len(states) == self.world.size: set_random_states(states[self.world.rank], trainer.device)
+            else: self.world.vary_seed(trainer.config.seed, trainer.epoch)  # another number of processes wrote it
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as e:
             raise DataError(f'{path} is not a complete checkpoint, and cannot be continued') from e
         self.last, self.saved = path, trainer.epoch
 
     def finish(self, trainer, record, **notes):
         "Save the last weights and the record of a finished run"
-        if self.path is None: return
+        if self.path is None or not self.world.is_first: return
         self.save_weights(trainer, 'final.safetensors', **notes)
         save_record('run', record, self.path)
 
@@ -137,4 +141,7 @@ class RunFolder:
         try: yield
         except KeyboardInterrupt: raise KeyboardInterrupt(f'stopped in epoch {trainer.epoch + 1}; {self.describe(self.saved)}') from None
         except Diverged as e: raise Diverged(f'{e}; start again with a smaller lr_max; {self.describe(self.saved)}') from None
+        except RuntimeError as e:
+            if not self.world.is_lost(e): raise
+            raise TrainingError(f'another process of this run has ended; {self.describe(self.saved)}') from None
         except (DataError, OSError) as e: raise TrainingError(f'{e}; {self.describe(self.saved)}') from None
