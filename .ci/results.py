@@ -4,6 +4,7 @@ usage: python .ci/results.py cpu|gpu       the planned runs that results/ lacks,
        python .ci/results.py bench         the speed of training on this CPU, beside the baseline
        python .ci/results.py demo          the seconds that `make demo` takes, three times
        python .ci/results.py analysis      the seconds of predicting all test images, and of a report
+       torchrun --nproc_per_node=2 .ci/results.py scaling      the speed of one process and of two on this CPU
 """
 import json
 import subprocess
@@ -56,10 +57,45 @@ def analysis(times=3):
     print(f'{min(predicting):.0f} to {max(predicting):.0f} s to predict, {writing[0]:.0f} s for a report', save_record('analysis_cpu', record), sep='\n')
 
 
+def scaling(rounds=5, steps=2, width=64, batch_size=512):
+    "Measure the speed of one process with one thread and with two, and of two processes with a thread each, in turns"
+    from dataclasses import replace
+    import torch
+    from cifar_resnet.core import save_record
+    from cifar_resnet.data import get_data
+    from cifar_resnet.device import World, enter_world
+    from cifar_resnet.distributed import join_processes
+    from cifar_resnet.model import CustomResNet
+    from cifar_resnet.train import FitConfig, OneCycle, Trainer, train_epoch
+    with join_processes('cpu') as world:
+        data = get_data('cifar10')
+        few = replace(data, train=data.train[:steps*batch_size])
+        def make_trainer(): return Trainer(CustomResNet(width, logit_scale=.125), few, OneCycle(.01, .02), FitConfig(batch_size=batch_size, device='cpu'))
+        with enter_world(World()): alone = make_trainer()
+        together, gradients = make_trainer(), torch.zeros(sum(p.numel() for p in alone.model.parameters()))
+        def train(trainer, threads):
+            if trainer is alone and not world.is_first: return
+            torch.set_num_threads(threads)
+            train_epoch(trainer)
+        ways = {'1 process, 1 thread': lambda: train(alone, 1), '1 process, 2 threads': lambda: train(alone, 2), '2 processes, 1 thread each': lambda: train(together, 1)}
+        rates, exchange = {name: [] for name in ways}, []
+        for turn in range(rounds + 1):
+            for name, way in ways.items():
+                world.gather(None)  # both begin together
+                seconds = measure_seconds(way)
+                if turn: rates[name].append(steps*batch_size/seconds)  # the first turn warms up
+            world.gather(None)
+            seconds = measure_seconds(lambda: world.sum(gradients))
+            if turn: exchange.append(seconds)
+        record = dict(data=data.name, trained_on='cpu', width=width, batch_size=batch_size, rounds=rounds, steps=steps, gradients=len(gradients),
+                      precision=str(alone.precision.dtype).removeprefix('torch.'), images_per_second=rates, all_reduce_seconds=exchange)
+        if world.is_first: print(rates, exchange, save_record('scaling_cpu', record), sep='\n')
+
+
 def main(kind=''):
     from cifar_resnet.core import DataError, TrainingError
     from cifar_resnet.records import make_missing
-    try: dict(bench=bench, demo=demo, analysis=analysis).get(kind, lambda: make_missing(kind))()
+    try: dict(bench=bench, demo=demo, analysis=analysis, scaling=scaling).get(kind, lambda: make_missing(kind))()
     except (DataError, TrainingError, ValueError) as e: sys.exit(f'results: {e}')
     except KeyboardInterrupt as e: sys.exit(f'results: {e or "stopped"}')
 

@@ -17,7 +17,7 @@ import torch
 
 from .core import check_choice, check_int, check_number
 from .data import CIFAR10_MEAN, ImageData, Split
-from .device import memory_format
+from .device import World, memory_format
 
 # %% ../nbs/00_data.ipynb #data00c077
 def happens(n, p, generator):
@@ -179,10 +179,11 @@ class Batches:
         device='cpu',  # where the images live and batches are made
         dtype:torch.dtype=torch.float32,  # of the pixels
         seed:int=0,  # of order and augmentation
+        world:World=None,  # the processes that share each batch; one process when not given
     ):
         split.check()
         self.batch_size, self.augment, self.shuffle = check_int('batch_size', batch_size, 1), augment, shuffle
-        self.dtype, self.seed, self.epoch = dtype, check_int('seed', seed, 0), 0
+        self.dtype, self.seed, self.epoch, self.world = dtype, check_int('seed', seed, 0), 0, world or World()
         self.images, self.labels = (torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (split.images, split.labels.astype(np.int64, copy=False)))
         self.mean, self.std = (torch.tensor(v, dtype=torch.float32, device=device)*255 for v in (split.mean, split.std))
 
@@ -194,9 +195,15 @@ class Batches:
         if not n: return
         order = torch.randperm(n, generator=generator, device=device) if self.shuffle else torch.arange(n, device=device)
         for chosen in order.split(self.batch_size):
-            images = self.images[chosen]
-            if self.augment: images = self.augment(images, generator)
-            yield self.normalize(images), self.labels[chosen]
+            share = self.world.share_of(len(chosen))
+            yield self.normalize(self._pick(chosen, share, generator)), self.labels[chosen[share]]
+
+    def _pick(self, chosen, share, generator):
+        "Return this process's share of a batch; what is drawn for an image does not depend on the number of processes"
+        if not self.augment: return self.images[chosen[share]]
+        if self.world.size == 1 or not isinstance(self.augment, Steps): return self.augment(self.images[chosen], generator)[share]
+        draws = self.augment.draw(len(chosen), generator)
+        return self.augment.apply(self.images[chosen[share]], [drawn[share] for drawn in draws])
 
     def _generator(self, epoch):
         mixed = np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0]

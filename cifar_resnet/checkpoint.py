@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from .core import DataError, Diverged, TrainingError, one_line, prepare_folder, save_record, to_path, to_plain, write_atomic
-from .device import random_states, set_random_states
+from .device import current_world, random_states, set_random_states
 from .model import NETWORKS, describe_network, save_weights
 
 # %% ../nbs/checkpoint.ipynb #chk008
@@ -125,7 +125,7 @@ class RunFolder:
     def __init__(self,
         path=None,  # of the folder
     ):
-        self.path = to_path(path) if path is not None else None
+        self.path, self.world = to_path(path) if path is not None else None, current_world()
         self.last = self.path and self/'last.pt'  # the last checkpoint written or read
 
     def __truediv__(self, name): return self.path/name
@@ -133,7 +133,7 @@ class RunFolder:
     @contextmanager
     def lock(self):
         "Refuse a second run in the same folder, and remove scratch files of a run that was killed"
-        if self.path is None:
+        if self.path is None or not self.world.is_first:
             yield
             return
         from filelock import FileLock, Timeout
@@ -153,12 +153,14 @@ class RunFolder:
     def save(self, trainer):
         "Save the weights if their validation accuracy is the best so far, then the checkpoint: a kill in between repeats the epoch, and loses neither"
         if self.path is None: return
-        accs = [e['valid_acc'] for e in trainer.history]
-        if accs[-1] is not None and accs[-1] == max(accs): self.save_weights(trainer, 'best.safetensors', epoch=trainer.epoch, valid_acc=accs[-1])
-        held = io.BytesIO()
-        torch.save(dict(format=FORMAT, state=trainer.state_dict(), history=trainer.history, identity=identify(trainer),
-                        randomness=random_states(trainer.device)), held)
-        self.last = write_atomic(self/'last.pt', held.getbuffer())
+        accs, (first, *others) = [e['valid_acc'] for e in trainer.history], self.world.gather(random_states(trainer.device))
+        if self.world.is_first:
+            if accs[-1] is not None and accs[-1] == max(accs): self.save_weights(trainer, 'best.safetensors', epoch=trainer.epoch, valid_acc=accs[-1])
+            held = io.BytesIO()
+            torch.save(dict(format=FORMAT, state=trainer.state_dict(), history=trainer.history, identity=identify(trainer),
+                            randomness=first, **(dict(others=others) if others else {})), held)
+            write_atomic(self/'last.pt', held.getbuffer())
+        self.last = self/'last.pt'
 
     def save_weights(self, trainer, name, **notes):
         "Save weights alone; those of a network that is not registered are in the checkpoint only"
@@ -179,14 +181,16 @@ class RunFolder:
             check_state({**state, 'optimizer': None}, {**own, 'optimizer': None})
             check_optimizer(state['optimizer'], trainer.optimizer)
             trainer.load_state_dict(state, held['history'])
-            set_random_states(held['randomness'], trainer.device)
+            states = [held['randomness'], *held.get('others', [])]
+            if self.world.is_first or len(states) == self.world.size: set_random_states(states[self.world.rank], trainer.device)
+            else: self.world.vary_seed(trainer.config.seed, trainer.epoch)  # another number of processes wrote it
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as e:
             raise DataError(f'{path} is not a complete checkpoint, and cannot be continued: {one_line(e)}') from e
         self.last = path
 
     def finish(self, trainer, record, **notes):
         "Save the last weights and the record of a finished run"
-        if self.path is None: return
+        if self.path is None or not self.world.is_first: return
         self.save_weights(trainer, 'final.safetensors', **notes)
         save_record('run', record, self.path)
 
@@ -206,4 +210,7 @@ class RunFolder:
             e.args = (f'{one_line(e) or "stopped"} after {trainer.epoch} of {trainer.schedule.epochs} epochs; {self.describe()}',)
             raise e from None
         except Diverged as e: raise Diverged(f'{e}; start again with a smaller lr_max; {self.describe()}') from None
+        except RuntimeError as e:
+            if not self.world.is_lost(e): raise
+            raise TrainingError(f'another process of this run has ended; {self.describe()}') from None
         except (DataError, OSError) as e: raise TrainingError(f'{e}; {self.describe()}') from None

@@ -101,10 +101,11 @@ _TRAINING = (
     option('--ema', type=float, help='decay of a running average of the weights, which is then evaluated'),
     option('--accumulate', type=int, help='parts that a batch is cut into, to fit a small GPU'),
     option('--compile', action='store_true', default=None, help='torch.compile the network'),
+    option('--sync-bn', action='store_true', default=None, help='with several GPUs: batch norm works on the whole batch'),
     option('--full', action=argparse.BooleanOptionalAction, help='train on the validation images too'))
 
 _FIELDS = dict(schedule=('epochs', 'peak_epoch', 'lr_max', 'lr_min', 'anneal'), network=('width', 'logit_scale'), optim=('optimizer', 'weight_decay'),
-              config=('batch_size', 'label_smoothing', 'ema', 'accumulate', 'precision', 'compile', 'seed', 'full'))  # where each option goes
+              config=('batch_size', 'label_smoothing', 'ema', 'accumulate', 'precision', 'compile', 'sync_bn', 'seed', 'full'))  # where each option goes
 
 def given_options(args, *names):
     "Return those of the options `names` that were given; all that change a recipe when no names are"
@@ -196,12 +197,15 @@ def check_run(recipe, args, folder):
     import torch
     from cifar_resnet.all import get_data, pick_device, Precision
     from cifar_resnet.core import check_folder, check_int
+    from cifar_resnet.device import current_world
+    from cifar_resnet.train import check_processes
     Precision.pick(pick_device(args.device), recipe.config.precision)
     torch.manual_seed(recipe.config.seed)
     model = recipe.make()
     check_folder(folder)
-    data = get_data(recipe.data, root=args.root)
+    with current_world().first_here(): data = get_data(recipe.data, root=args.root)
     check_int('--batch-size', recipe.config.batch_size, 1, len(data.train) + recipe.config.full*len(data.valid))
+    check_processes(data, recipe.config, pick_device(args.device), current_world())
     return (data.normalized_by(recipe.mean, recipe.std) if recipe.mean else data), model
 
 # %% ../nbs/cli.ipynb #cli-t1
@@ -226,30 +230,44 @@ def _refuse_second_run(folder):
 def _train(args):
     "Train with one cycle, at the rates of a recipe or of a range test, then evaluate on the test images, once"
     if args.tensorboard and not find_spec('tensorboard'): raise ValueError('--tensorboard needs one more package: pip install tensorboard')
-    if args.resume is None: _start_run(args)
-    else: _resume_run(args)
+    from cifar_resnet.core import to_path
+    from cifar_resnet.distributed import join_processes
+    with join_processes(args.device):
+        if args.resume is None: _start_run(args)
+        else: _resume_run(args, to_path(args.resume))
 
 def _start_run(args):
     from cifar_resnet.all import plot_lr, RunFolder
-    from cifar_resnet.core import save_figure, to_path, to_plain, write_atomic
-    recipe = choose_recipe(args)
-    folder = to_path(args.out) if args.out else _free_folder(recipe.data)
-    _refuse_second_run(folder)
+    from cifar_resnet.core import save_figure, to_plain, write_atomic
+    from cifar_resnet.device import current_world
+    recipe, world = choose_recipe(args), current_world()
+    folder, restarted = world.share(_choose_folder(recipe, args, world) if world.is_first else None)
+    if restarted: return _resume_run(args, folder)
     data, model = check_run(recipe, args, folder)
     with RunFolder(folder).lock(), _name_resume(folder, args.prog):
-        _refuse_second_run(folder)  # one that started in the meantime
-        if needs_range_test(args):
-            say('finding the learning rates …')
-            found = find_rates(recipe, data, model, args)
-            recipe = replace(recipe, schedule=replace(recipe.schedule, lr_max=found.lr_max, lr_min=found.lr_min if args.lr_min is None else args.lr_min, final=None))
-            save_figure(plot_lr(found), folder/'lr.png')
-        write_atomic(folder/'settings.json', (json.dumps(to_plain(recipe), indent=1) + '\n').encode())
-        _train_in(folder, recipe, data, args)
+        if world.is_first:
+            _refuse_second_run(folder)  # one that started in the meantime
+            if needs_range_test(args):
+                say('finding the learning rates …')
+                found = find_rates(recipe, data, model, args)
+                recipe = replace(recipe, schedule=replace(recipe.schedule, lr_max=found.lr_max, lr_min=found.lr_min if args.lr_min is None else args.lr_min, final=None))
+                save_figure(plot_lr(found), folder/'lr.png')
+            if world.launch: write_atomic(folder/'.launch', world.launch.encode())
+            write_atomic(folder/'settings.json', (json.dumps(to_plain(recipe), indent=1) + '\n').encode())
+        _train_in(folder, replace(recipe, schedule=world.share(recipe.schedule)), data, args)
 
-def _resume_run(args):
-    from cifar_resnet.checkpoint import RunFolder
+def _choose_folder(recipe, args, world):
+    "Return the folder of a new run; or, where torchrun has started these processes again, that of their run, and True"
+    def is_ours(folder): return (folder/'settings.json').exists() and (folder/'.launch').exists() and (folder/'.launch').read_text() == world.launch
     from cifar_resnet.core import to_path
-    folder = to_path(args.resume)
+    known = [to_path(args.out)] if args.out else sorted(p for p in Path('runs').glob('*') if p.is_dir())
+    for folder in filter(is_ours, known): return folder, True
+    folder = known[0] if args.out else _free_folder(recipe.data)
+    _refuse_second_run(folder)
+    return folder, False
+
+def _resume_run(args, folder):
+    from cifar_resnet.checkpoint import RunFolder
     if folder.name == 'last.pt': folder = folder.parent
     recipe = resume_recipe(args, folder)
     with _name_resume(folder, args.prog):
@@ -260,11 +278,13 @@ def _resume_run(args):
 def _train_in(folder, recipe, data, args):
     "Train, or continue, in a folder that is locked; then draw the figures"
     from cifar_resnet.all import run_recipe
-    schedule, last = recipe.schedule, folder/'last.pt'
-    say(f'{recipe.data}: {schedule.epochs} {"epochs" if schedule.epochs > 1 else "epoch"}, {"continuing" if last.exists() else "starting"} in {folder}; '
-        f'learning rate {schedule.lr_min:.2g} to {schedule.lr_max:.2g} at epoch {schedule.peak_epoch:.3g} and back')
+    from cifar_resnet.device import current_world
+    schedule, last, first = recipe.schedule, folder/'last.pt', current_world().is_first
+    if first: say(f'{recipe.data}: {schedule.epochs} {"epochs" if schedule.epochs > 1 else "epoch"}, {"continuing" if last.exists() else "starting"} in {folder}; '
+                  f'learning rate {schedule.lr_min:.2g} to {schedule.lr_max:.2g} at epoch {schedule.peak_epoch:.3g} and back')
     run = run_recipe(recipe, data, seed=recipe.config.seed, out=folder, resume=last if last.exists() else None, device=args.device,
                      tensorboard=str(folder/'tensorboard') if args.tensorboard else None)
+    if not first: return
     _draw_run(folder, run.record)
     say(run)
     say(f'{folder}: {" ".join(sorted(p.name for p in folder.iterdir() if p.name[0] != "."))}')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['open_streams', 'discard_output', 'Stopped', 'stop_on_signals', 'exit_code', 'is_out_of_memory', 'is_from_compiler',
-           'explain', 'close_bars', 'explain_errors', 'show_warnings', 'run_command', 'say']
+           'explain', 'close_bars', 'speaks', 'explain_errors', 'show_warnings', 'run_command', 'say']
 
 # %% ../nbs/console.ipynb #cons005
 import errno, os, signal, sys, threading, traceback, warnings
@@ -84,6 +84,10 @@ def close_bars():
     if 'tqdm' in sys.modules:
         for bar in list(sys.modules['tqdm'].tqdm._instances): bar.close()
 
+def speaks(e):
+    "Return whether this process reports an error: of those that torchrun started on a machine, one says what all have in common"
+    return os.environ.get('LOCAL_RANK', '0') == '0' or is_out_of_memory(e)
+
 @contextmanager
 def explain_errors(prog):
     "Print an error that the user can correct as one line, and exit with its code"
@@ -94,8 +98,8 @@ def explain_errors(prog):
         close_bars()
         with suppress(OSError):
             if code is None or debug: traceback.print_exc()
-            if code is not None: print(f'{prog}: {explain(e)}', file=sys.stderr)
-            else: print(f'{prog}: this is a bug of cifar_resnet; please report it, with the lines above, at {home_page()}/issues', file=sys.stderr)
+            if code is None: print(f'{prog}: this is a bug of cifar_resnet; please report it, with the lines above, at {home_page()}/issues', file=sys.stderr)
+            elif speaks(e): print(f'{prog}: {explain(e)}', file=sys.stderr)
         discard_output()
         sys.exit(1 if code is None else code)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pick_device', 'memory_format', 'Precision', 'Optim', 'param_groups', 'set_rates', 'random_states',
            'set_random_states', 'preserve_randomness', 'unwrap', 'evaluating', 'fastest_convolutions', 'peak_memory',
-           'check_trainable', 'check_weights']
+           'check_trainable', 'check_weights', 'World', 'current_world', 'enter_world']
 
 # %% ../nbs/device.ipynb #dev003
 import contextlib, math, random
@@ -191,3 +191,75 @@ def check_weights(model):
     "Raise a `ValueError` that names the first weights that are not finite"
     for name, v in check_kind('model', model, 'Module').state_dict().items():
         if not v.isfinite().all(): raise ValueError(f'the weights must be finite, and {name} has {(~v.isfinite()).sum():,} values that are not')
+
+# %% ../nbs/device.ipynb #dev052
+class World:
+    "The processes that train together: here one, which trains alone"
+    rank, size, launch = 0, 1, None  # number of this process, how many there are, and what started them
+
+    @property
+    def is_first(self):
+        "Whether this process writes, prints and draws"
+        return self.rank == 0
+
+    def share_of(self, n):
+        "Return the slice of a batch of `n` images that this process takes; shares differ by at most one image"
+        each, more = divmod(n, self.size)
+        start = self.rank*each + min(self.rank, more)
+        return slice(start, start + each + (self.rank < more))
+
+    def part_of(self, split):
+        "Return the images that this process evaluates: every `size`-th"
+        return split if self.size == 1 else split[self.rank::self.size]
+
+    def join(self, part):
+        "Return the results for all images in their order, from those for the parts"
+        return part
+
+    def sum(self, numbers):
+        "Return the sum of a tensor over all processes"
+        return numbers
+
+    def average(self, tensors):
+        "Replace each tensor by its mean over all processes"
+
+    def wrap(self, model):
+        "Return the network to call in training, which averages the gradients over all processes"
+        return model
+
+    def sync_when(self, last, model):
+        "Inside the block, average gradients only if `last`"
+        return contextlib.nullcontext()
+
+    def gather(self, thing):
+        "Return what every process passed, in their order"
+        return [thing]
+
+    def share(self, thing):
+        "Return what the first process passed"
+        return thing
+
+    def first_here(self):
+        "Let the first process of each machine run the block before the others"
+        return contextlib.nullcontext()
+
+    def vary_seed(self, *numbers):
+        "Seed the generators for dropout differently in every process but the first"
+
+    def is_lost(self, error):
+        "Return whether an error says that another process has ended"
+        return False
+
+# %% ../nbs/device.ipynb #dev054
+_worlds = [World()]
+
+def current_world() -> World:
+    "Return the processes that train together now"
+    return _worlds[-1]
+
+@contextlib.contextmanager
+def enter_world(world):
+    "Make `world` the current one inside the block"
+    _worlds.append(world)
+    try: yield world
+    finally: _worlds.pop()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEADER', 'OneCycle', 'FitConfig', 'train_epoch', 'Run', 'fit', 'compute_loss', 'check_finite', 'infer', 'evaluate',
-           'Trainer', 'check_fit', 'finish', 'check_record', 'epoch_row', 'Progress', 'log_scalars', 'plot_schedule',
-           'plot_run']
+           'Trainer', 'check_fit', 'check_processes', 'finish', 'check_record', 'epoch_row', 'Progress', 'log_scalars',
+           'plot_schedule', 'plot_run']
 
 # %% ../nbs/03_one_cycle.ipynb #418a1d96
 import math, time
@@ -25,7 +25,7 @@ from .augment import Batches, default_augment
 from .checkpoint import RunFolder, check_history
 from .core import Diverged, check_choice, check_int, check_kind, check_number, fingerprint, from_plain, one_line, prepare_folder, styled, to_plain
 from .data import ImageData
-from .device import (Optim, Precision, check_trainable, evaluating, fastest_convolutions, memory_format, peak_memory,
+from .device import (Optim, Precision, World, check_trainable, current_world, evaluating, fastest_convolutions, memory_format, peak_memory,
                                  pick_device, preserve_randomness, set_rates, unwrap)
 from .model import describe_network
 
@@ -97,6 +97,7 @@ class FitConfig:
     precision: str='auto'  # 'auto', 'float32', 'bfloat16' or 'float16'
     ema: float|None=None  # decay of a running average of the weights, which is then evaluated
     compile: bool=False  # torch.compile the network
+    sync_bn: bool=False  # with several GPUs: batch norm works on the whole batch, not on the share of each
     seed: int=0  # of order, augmentation and dropout
     full: bool=False  # train on the validation images too, for a final run
     device: str|None=None  # the best available when not given
@@ -108,34 +109,36 @@ class FitConfig:
         check_number('label_smoothing', self.label_smoothing, least=0, below=1), check_number('l1', self.l1, least=0)
         check_choice('precision', self.precision, ('auto', 'float32', 'bfloat16', 'float16'))
         if self.ema is not None: check_number('ema', self.ema, above=0, below=1)
-        for name in 'compile', 'full', 'progress': check_choice(name, getattr(self, name), (True, False))
+        for name in 'compile', 'sync_bn', 'full', 'progress': check_choice(name, getattr(self, name), (True, False))
         if not hasattr(self.optim, 'make'): raise ValueError(f"optim must be an Optim, as in Optim('adam') (got {self.optim!r})")
         if not (self.augment is None or self.augment == 'default' or callable(self.augment)): raise ValueError(f'augment must be Steps(…), a function of a batch, or None (got {self.augment!r})')
 
     def identity(self):
         "Return the settings that a result depends on, as plain values; the augmentation is recorded beside them, as it was resolved"
-        return {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name not in ('augment', 'device', 'progress', 'tensorboard')}
+        without = ('augment', 'device', 'progress', 'tensorboard', *['sync_bn']*(not self.sync_bn))  # checkpoints from before it was there continue
+        return {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name not in without}
 
 # %% ../nbs/03_one_cycle.ipynb #544c6887
 def train_epoch(trainer, progress=None):
     "Train on every image once; return mean loss and accuracy"
-    model, config, optimizer, scaler = trainer.model, trainer.config, trainer.optimizer, trainer.scaler
+    model, config, optimizer, scaler, world = trainer.model, trainer.config, trainer.optimizer, trainer.scaler, trainer.world
     sums, seen = torch.zeros(2, device=trainer.device), 0
     model.train()
     for x, y in trainer.train_batches:
         trainer.set_rates()
-        for part, labels in zip(x.chunk(config.accumulate), y.chunk(config.accumulate)):
+        n = trainer.images_in_step
+        for part, labels in trainer.parts(x, y):
             with trainer.precision.autocast(): logits = trainer.forward(part)
             loss = compute_loss(logits, labels, model, config.label_smoothing, config.l1)
-            scaler.scale(loss*len(labels)/len(y)).backward()
+            scaler.scale(loss*(len(labels)*world.size)/n).backward()
             sums += torch.stack([loss.detach()*len(labels), (logits.argmax(1) == labels).sum()])
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
         if trainer.average: trainer.average.update_parameters(model)
-        trainer.step, seen = trainer.step + 1, seen + len(y)
-        if progress and progress.advance(len(y)): progress.show(trainer, *check_finite(trainer, sums/seen))
-    return check_finite(trainer, sums/max(seen, 1))
+        trainer.step, seen = trainer.step + 1, seen + n
+        if progress and progress.advance(n): progress.show(trainer, *check_finite(trainer, sums*world.size/seen, whole=False))
+    return check_finite(trainer, world.sum(sums)/max(seen, 1))
 
 # %% ../nbs/03_one_cycle.ipynb #91efbc5f
 @dataclass(frozen=True, eq=False)
@@ -192,10 +195,10 @@ def compute_loss(
     return loss + l1*sum(p.abs().sum() for p in model.parameters()) if l1 else loss
 
 # %% ../nbs/03_one_cycle.ipynb #da4a1852
-def check_finite(trainer, means):
+def check_finite(trainer, means, whole=True):
     "Return mean loss and accuracy as plain numbers; a loss that is not finite ends the run"
     loss, acc = means.tolist()
-    if math.isfinite(loss): return loss, acc
+    if math.isfinite(loss) or not whole and trainer.world.size > 1: return loss, acc  # several processes stop together, after the epoch
     raise Diverged(f'the loss became {loss} in epoch {trainer.epoch + 1}, at a learning rate of {trainer.lr:.3g}')
 
 # %% ../nbs/03_one_cycle.ipynb #fcea3ceb
@@ -218,30 +221,36 @@ def evaluate(
     batches:Batches,  # what to evaluate
     precision:Precision=None,  # as in training; the fastest for the device when not given
     flip:bool=False,  # average the logits of each image and its mirror image
+    world:World=None,  # the processes that evaluate a part each; one process when not given
 ):  # (mean loss, accuracy as a fraction)
     "Evaluate a network on every image once"
-    sums = torch.zeros(2, device=batches.labels.device)
+    sums, world = torch.zeros(2, device=batches.labels.device), world or World()
     for logits, mirrored, y in infer(model, batches, precision, flip):
         if flip: logits = (logits + mirrored)/2
         sums += torch.stack([nn.functional.cross_entropy(logits, y, reduction='sum'), (logits.argmax(1) == y).sum()])
-    (loss, correct), n = sums.tolist(), max(len(batches.labels), 1)
+    loss, correct, n = world.sum(torch.cat([sums, sums.new_tensor([len(batches.labels)])])).tolist()
     if not math.isfinite(loss): raise Diverged(f'the loss on these images is {loss}: the network returns logits that are not finite')
+    n = max(n, 1)
     return loss/n, correct/n
 
 # %% ../nbs/03_one_cycle.ipynb #1eb2d591
 class Trainer:
     "Everything that changes while training: weights, optimizer, epoch, history"
     def __init__(self, model, data, schedule, config):
-        self.data, self.schedule, self.config, self.device = data, schedule, config, pick_device(config.device)
+        self.data, self.schedule, self.config, self.device, self.world = data, schedule, config, pick_device(config.device), current_world()
+        check_processes(data, config, self.device, self.world)
         self.precision, self.split = Precision.pick(self.device, config.precision), data.full if config.full else data.train
         augment = default_augment(data) if isinstance(config.augment, str) else config.augment
-        self.train_batches = Batches(self.split, config.batch_size, augment, shuffle=True, device=self.device, seed=config.seed)
-        self.valid_batches = None if config.full or not len(data.valid) else Batches(data.valid, 1000, device=self.device)
+        self.train_batches = Batches(self.split, config.batch_size, augment, shuffle=True, device=self.device, seed=config.seed, world=self.world)
+        self.valid_batches = None if config.full or not len(data.valid) else Batches(self.world.part_of(data.valid), 1000, device=self.device)
         self.model = unwrap(model).to(self.device, memory_format=memory_format(self.device))
-        self.forward = torch.compile(self.model, dynamic=False) if config.compile else model
+        if config.sync_bn: nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        self.forward = self.world.wrap(self.model if config.compile else model)
+        if config.compile: self.forward = torch.compile(self.forward, dynamic=False)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True) if config.ema else None
         self.optimizer, self.scaler = self.make_optimizer(), self.precision.scaler()
         self.step, self.history = 0, []
+        self.world.vary_seed(config.seed)
         if self.device.type == 'cuda': torch.cuda.reset_peak_memory_stats(self.device)
 
     @property
@@ -274,14 +283,32 @@ class Trainer:
         per_epoch = len(self.train_batches)
         if not self.rebuilds: set_rates(self.optimizer, *self.schedule.at(min(self.step, self.schedule.epochs*per_epoch - 1), per_epoch))
 
+    @property
+    def images_in_step(self):
+        "Images in the batch of this step, over all processes"
+        done = self.step % len(self.train_batches)*self.config.batch_size
+        return min(self.config.batch_size, len(self.split) - done)
+
+    def parts(self, x, y):
+        "Yield a batch in parts, to fit a small GPU; with the last one, the processes average their gradients"
+        parts = list(zip(x.chunk(self.config.accumulate), y.chunk(self.config.accumulate)))
+        for i, part in enumerate(parts):
+            with self.world.sync_when(i == len(parts) - 1, self.forward): yield part
+
+    def average_buffers(self):
+        "Give every process the mean of all running statistics, so that all evaluate the same network"
+        networks = [self.model, *([self.average.module] if self.average else [])]
+        self.world.average([b for network in networks for b in network.buffers() if b.is_floating_point()])
+
     def one_epoch(self, progress=None):
         "Train for an epoch, evaluate on the validation images, and return the new row of the history"
         start = time.perf_counter()
         if self.epoch and self.rebuilds: self.optimizer = self.make_optimizer()
         loss, acc = train_epoch(self, progress)
+        self.average_buffers()
         seconds = time.perf_counter() - start
         if not all(p.isfinite().all() for p in self.model.state_dict().values()): raise Diverged(f'the weights are no longer finite in epoch {self.epoch + 1}')
-        valid_loss, valid_acc = evaluate(self.tested, self.valid_batches, self.precision) if self.valid_batches else (None, None)
+        valid_loss, valid_acc = evaluate(self.tested, self.valid_batches, self.precision, world=self.world) if self.valid_batches else (None, None)
         self.history.append(dict(epoch=self.epoch + 1, lr=self.lr, train_loss=loss, train_acc=acc, valid_loss=valid_loss, valid_acc=valid_acc,
                                  seconds=seconds, images_per_second=len(self.split)/seconds))
         return self.history[-1]
@@ -289,11 +316,12 @@ class Trainer:
     def test(self):
         "Evaluate on the test images, once; None for each figure where there are none"
         if not len(self.data.test): return dict(test_loss=None, test_acc=None, test_acc_flip=None)
-        batches, n = Batches(self.data.test, 1000, device=self.device), len(self.data.test)
+        batches, n = Batches(self.world.part_of(self.data.test), 1000, device=self.device), len(self.data.test)
         rows = list(infer(self.tested, batches, self.precision, flip=self.data.mirrors))
-        logits, labels = torch.cat([r[0] for r in rows]), torch.cat([r[2] for r in rows])
+        def collect(i): return self.world.join(torch.cat([row[i] for row in rows]))
+        logits, labels = collect(0), collect(2)
         def accuracy(logits): return (logits.argmax(1) == labels).sum().item()/n
-        flipped = accuracy(logits + torch.cat([r[1] for r in rows])) if self.data.mirrors else None
+        flipped = accuracy(logits + collect(1)) if self.data.mirrors else None
         if not logits.isfinite().all(): raise Diverged('the network returns logits that are not finite for the test images')
         return dict(test_loss=nn.functional.cross_entropy(logits, labels).item(), test_acc=accuracy(logits), test_acc_flip=flipped)
 
@@ -320,6 +348,7 @@ def check_fit(model, data, schedule, config):
         try: getattr(data, name).check()
         except ValueError as e: raise ValueError(f'in data.{name}, {e}') from None
     check_int('batch_size', config.batch_size, 1, len(data.train) + config.full*len(data.valid))
+    check_processes(data, config, pick_device(config.device), current_world())
     if schedule.momentum and not getattr(config.optim, 'momentum', True): raise ValueError('a schedule that cycles momentum needs an optimizer with momentum: use OneCycle(…, momentum=None)')
     device, classes = next(model.parameters()).device, len(data.classes)
     with torch.no_grad(), preserve_randomness(device), evaluating(unwrap(model)) as network:
@@ -328,6 +357,16 @@ def check_fit(model, data, schedule, config):
         if len(shape) != 2 or shape[1] < classes:
             raise ValueError(f'the network must turn 2 images into (2, {classes}) logits (got {shape or type(logits).__name__})')
         count_macs(network), describe_network(network)  # the record needs both: better an error now than after the last epoch
+
+# %% ../nbs/03_one_cycle.ipynb #scale-chk
+def check_processes(data, config, device, world):
+    "Raise a `ValueError` for what several processes cannot train together"
+    if config.sync_bn and device.type != 'cuda': raise ValueError(f'sync_bn needs GPUs: PyTorch has no synchronized batch norm for device {device.type}; leave it out')
+    images = len(data.train) + config.full*len(data.valid)
+    last = images % config.batch_size or config.batch_size
+    if last < world.size: raise ValueError(f'the last batch of an epoch has {last} of the {images:,} images, which is too few for {world.size} processes: choose another batch_size (got {config.batch_size})')
+    for name in 'valid', 'test':
+        if 0 < (n := len(getattr(data, name))) < world.size: raise ValueError(f'data.{name} has {n} images, which is too few for {world.size} processes')
 
 # %% ../nbs/03_one_cycle.ipynb #451ade04
 def finish(trainer, folder):
@@ -340,6 +379,7 @@ def finish(trainer, folder):
                   precision=str(trainer.precision.dtype).removeprefix('torch.'), trained_on=str(trainer.device), seed=config.seed, epochs=history,
                   seconds=sum(e['seconds'] for e in history), pflop=6*count_macs(model)*len(split)*len(history)/1e15,
                   **tested, peak_memory_mb=peak_memory(trainer.device))
+    if trainer.world.size > 1: record['processes'] = trainer.world.size
     folder.finish(trainer, record, **tested)
     return Run(model, history, tested['test_acc'], tested['test_acc_flip'], record)
 
@@ -378,7 +418,7 @@ def epoch_row(row:dict) -> str:  # one entry of a run's history
 # %% ../nbs/03_one_cycle.ipynb #b5c1141a
 class Progress:
     "A bar and a table; it asks the device for a number about twice a second, not after every step"
-    def __init__(self, trainer): self.trainer, self.on, self.next_look = trainer, trainer.config.progress, time.monotonic() + .5
+    def __init__(self, trainer): self.trainer, self.on, self.next_look = trainer, trainer.config.progress and trainer.world.is_first, time.monotonic() + .5
 
     def __enter__(self):
         images, trainer = len(self.trainer.split), self.trainer
@@ -407,7 +447,7 @@ class Progress:
 def log_scalars(trainer):
     "Return a function that writes one epoch to TensorBoard, where the config names a folder"
     folder = trainer.config.tensorboard
-    if not folder:
+    if not folder or not trainer.world.is_first:
         yield lambda row: None
         return
     try: from torch.utils.tensorboard import SummaryWriter

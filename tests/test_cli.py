@@ -216,7 +216,7 @@ def test_a_network_of_another_class(call):
 
 def test_every_option_reaches_its_place():
     given = dict(data='digits', epochs=7, peak_epoch=2., lr_max=.3, lr_min=.01, anneal='cos', batch_size=32, width=24, logit_scale=.5, optimizer='adamw', weight_decay=.1,
-                 label_smoothing=.2, ema=.9, accumulate=2, precision='float32', compile=True, seed=5, full=False)
+                 label_smoothing=.2, ema=.9, accumulate=2, precision='float32', compile=True, sync_bn=True, seed=5, full=False)
     recipe = apply_options(ONE_CYCLE, given)
     assert cli._current_options(recipe) == given | dict(recipe='one_cycle')
     untouched = apply_options(ONE_CYCLE, {})
