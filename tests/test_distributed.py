@@ -360,7 +360,7 @@ def test_a_killed_worker_costs_at_most_an_epoch(found, ended, out):
     assert equal(load_file(out/'killed'/'final.safetensors'), load_file(out/'cli'/'final.safetensors'))
 
 
-@pytest.mark.parametrize('name, says', [('locked', 'another run is using'), ('full', 'no epoch was finished yet'), ('held', 'last.pt holds the first')])
+@pytest.mark.parametrize('name, says', [('locked', 'another run is using'), ('full', 'no epoch was kept'), ('held', 'last.pt holds the first')])
 def test_an_error_of_the_first_process_ends_all(ended, name, says):
     code, stdout, stderr, seconds = ended[name]
     assert code != 0 and seconds < SOON
