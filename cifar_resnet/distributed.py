@@ -13,6 +13,7 @@ from datetime import timedelta
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from .core import TrainingError
@@ -88,7 +89,10 @@ def join_processes(
         return
     world, on_gpus = Processes(), _choose_device(device)
     if on_gpus: torch.cuda.set_device(world.local_rank)  # 'cuda' now means this GPU
-    dist.init_process_group('cpu:gloo,cuda:nccl' if on_gpus else 'gloo', timeout=timedelta(hours=2))  # the others wait while the first finds the rates
+    wait = timedelta(hours=2)  # the others wait while the first finds the rates
+    store, rank, size = next(rendezvous('env://', timeout=wait))
+    store = dist.PrefixStore(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'), store)  # it still holds the addresses of workers that a restart ended
+    dist.init_process_group('cpu:gloo,cuda:nccl' if on_gpus else 'gloo', store=store, rank=rank, world_size=size, timeout=wait)
     try:
         with enter_world(world): yield world
     except BaseException as e:
