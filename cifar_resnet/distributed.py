@@ -90,9 +90,10 @@ def join_processes(
     world, on_gpus = Processes(), _choose_device(device)
     if on_gpus: torch.cuda.set_device(world.local_rank)  # 'cuda' now means this GPU
     if sys.platform == 'linux' and os.environ['MASTER_ADDR'] in ('localhost', '127.0.0.1'): os.environ.setdefault('GLOO_SOCKET_IFNAME', 'lo')  # one machine needs no network
-    store, rank, size = next(rendezvous('env://'))
-    store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)  # it still holds the addresses of the processes before a restart
-    dist.init_process_group('cpu:gloo,cuda:nccl' if on_gpus else 'gloo', store=store, rank=rank, world_size=size, timeout=timedelta(hours=2))  # the others wait while the first finds the rates
+    wait = timedelta(hours=2)  # the others wait while the first finds the rates
+    store, rank, size = next(rendezvous('env://', timeout=wait))
+    store = dist.PrefixStore(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'), store)  # it still holds the addresses of workers that a restart ended
+    dist.init_process_group('cpu:gloo,cuda:nccl' if on_gpus else 'gloo', store=store, rank=rank, world_size=size, timeout=wait)
     try:
         with enter_world(world): yield world
     except BaseException as e:
