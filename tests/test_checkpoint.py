@@ -448,3 +448,14 @@ def test_missing_unreadable_and_damaged_are_three_things(whole, tmp_path):
     os.mkfifo(tmp_path/'pipe.pt')
     one_clear_line(lambda: read_checkpoint(tmp_path/'pipe.pt'), 'pipe.pt is not a regular file')
     assert read_checkpoint(tmp_path/'closed.pt')['history']
+
+
+def test_a_kill_between_the_two_files_of_an_epoch_loses_neither(few, tmp_path, monkeypatch):
+    "The best weights are on the disk before the checkpoint that says so"
+    written = []
+    monkeypatch.setattr(checkpoint, 'write_atomic', lambda path, content: written.append(path.name) or path)
+    monkeypatch.setattr(checkpoint, 'save_weights', lambda model, path, **notes: written.append(path.name))
+    trainer = Trainer(small(), few, OneCycle(.01, .1, 4, 1), FitConfig(batch_size=16, device='cpu'))
+    trainer.one_epoch()
+    RunFolder(tmp_path).save(trainer)
+    assert written == ['best.safetensors', 'last.pt']

@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import inspect
 import json
+import os
 import shlex
 import shutil
 from dataclasses import replace
@@ -533,3 +534,56 @@ def test_a_recipe_is_made(call, monkeypatch):
     assert code == 0 and 'made 1: recipes/eva8_s8-digits-1ep-0' in out, err
     record = json.loads(Path('out/recipes/eva8_s8-digits-1ep-0.json').read_text())
     assert record['recipe'] == 'eva8_s8' and len(record['epochs']) == 1 and not list(Path('runs/records/recipes').iterdir())
+
+
+# ---- what is whole, and what may be replaced ---------------------------------------------------------------------------------------------
+
+def test_damaged_settings_beside_a_whole_checkpoint(call, tmp_path):
+    "The message names what is whole and what to do, and doing it works"
+    train = 'cifar_train --data digits --width 8 --lr-max .2 --epochs 2'
+    assert call(f'{train} --out run')[0] == 0
+    weights = Path('run/final.safetensors').read_bytes()
+    for name in 'run.json', 'final.safetensors': Path('run', name).unlink()
+    for damaged, says in ('{', 'run/settings.json is damaged: '), ('{"kind": "Recipe"}', 'run/settings.json is damaged: '), ('', 'run/settings.json is damaged: '):
+        Path('run/settings.json').write_text(damaged)
+        refused(call('cifar_train --resume run'), says, 'the checkpoint run/last.pt is valid (epochs: 2)', 'copy its settings.json into run, and resume')
+    assert call(f'{train} --out other')[0] == 0
+    shutil.copy('other/settings.json', 'run/settings.json')
+    assert call('cifar_train --resume run')[0] == 0 and Path('run/final.safetensors').read_bytes() == weights
+    Path('run/settings.json').write_text('{'), Path('run/last.pt').write_bytes(b'x')
+    refused(call('cifar_train --resume run'), 'run/settings.json is damaged: ', 'there is no valid checkpoint beside it: remove the folder, and start again')
+
+
+def test_settings_that_cannot_be_read(call):
+    assert call(f'cifar_train {SMALL} --out run')[0] == 0
+    path = Path('run/settings.json').absolute()
+    path.unlink(), os.mkfifo(path)
+    refused(call('cifar_train --resume run'), 'run/settings.json is not a regular file')
+
+
+def test_overlays_of_an_earlier_call(call, tmp_path, weights):
+    Image.fromarray(get_data('digits').test.images[0]).save('a.png')
+    assert call('cifar_predict w.safetensors a.png --cam cams')[0] == 0
+    Path('cams/a-cam.png').write_bytes(b'earlier')
+    refused(call('cifar_predict w.safetensors a.png --cam cams'), 'cams/a-cam.png exists already: --force replaces it, another --cam folder keeps it')
+    assert Path('cams/a-cam.png').read_bytes() == b'earlier'
+    assert call('cifar_predict w.safetensors a.png --cam cams --force')[0] == 0 and Image.open('cams/a-cam.png').size == (256, 256)
+    Path('cams/a-cam.png').unlink(), Path('cams/a-cam.png').symlink_to(tmp_path/'elsewhere')
+    refused(call('cifar_predict w.safetensors a.png --cam cams --force'), 'a-cam.png is a link, and is not replaced by a file')
+    assert not Path('elsewhere').exists()
+
+
+@pytest.mark.parametrize('command', ['cifar_lr --data digits --width 8 --out here.png', 'cifar_report one_cycle_24 --out here.html'])
+def test_an_output_that_is_a_folder_is_refused_before_the_work(call, command):
+    folder = Path(command.split()[-1])
+    folder.mkdir()
+    refused(call(command), f'{folder} is a folder, and is not replaced by a file: name another one')
+
+
+def test_class_names_cannot_act_on_the_terminal(call, tmp_path):
+    d = get_data('digits')
+    save_weights(CustomResNet(8), tmp_path/'odd.safetensors', data='digits', classes=[f'{c}\n\x1b[31m' for c in d.classes], mean=d.mean, std=d.std)
+    Image.fromarray(d.test.images[0]).save('a.png')
+    code, out, err = call('cifar_predict odd.safetensors a.png')
+    assert code == 0 and out.count('\n') == 1 and '\x1b' not in out
+    refused(call('cifar_evaluate odd.safetensors'), 'the classes do not match')
