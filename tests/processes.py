@@ -72,6 +72,8 @@ def _run(command, cwd, env, stdout, stderr, prepare):
     sys.stdout, sys.stderr = _stream(1, 'strict'), _stream(2, 'backslashreplace', line_buffering=True)
     sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in 'SIGTERM', 'SIGHUP':  # tests that run under nohup inherit an ignored SIGHUP
+        if hasattr(signal, name): signal.signal(getattr(signal, name), signal.SIG_DFL)
     ctypes.pythonapi.Py_Exit(_exit_code(command, prepare))
 
 
