@@ -216,7 +216,7 @@ def call_in(folder, line):
     return 0, err.getvalue()
 
 
-def test_read_only_folders(mount, finished, tmp_path, count):
+def test_read_only_folders(mount, finished, tmp_path, count, monkeypatch):
     "Refused before any work, with one line"
     disk = mount('3m', 'ro')
     for line in (f'train --data digits --width 8 --lr-max .2 --epochs 1 --out {disk}/run', f'lr --data digits --width 8 --out {disk}/lr.png', f'report run --out {disk}/page.html',
@@ -224,6 +224,7 @@ def test_read_only_folders(mount, finished, tmp_path, count):
         code, said = call_in(finished.parent, line)
         assert code == 2 and said.count('\n') == 1 and 'Read-only file system' in said, said
         count()
+    monkeypatch.delenv('CIFAR_RESNET_DATA', raising=False), monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
     said = one_line(lambda: get_data('cifar10', root=disk/'data'))
     assert 'cannot be written to: Read-only file system' in said
     count()
@@ -386,7 +387,8 @@ def test_archives(name, kind, garbage, cut, tmp_path_factory, count):
     packed = tarball({info.name: b'\0'*70_000_000} if kind == 'bomb' else {f'{FOLDER}/data_batch_1': b'x', info.name: info if info.type != tarfile.REGTYPE else content})
     if cut < .5: packed = packed[:int(cut*len(packed))] + garbage
     (outer/'in'/'watched').write_bytes(b'before')
-    with Mirror(packed) as mirror:
+    with Mirror(packed) as mirror, pytest.MonkeyPatch.context() as patch:
+        patch.delenv('CIFAR_RESNET_DATA', raising=False), patch.setenv('XDG_CACHE_HOME', str(outer/'cache'))
         said = one_line(lambda: get_data('cifar10', root=folder, archive=remote(mirror, 'good')))
     assert said and not Path('/tmp/owned').exists()
     assert {p.name for p in outer.rglob('*') if p.is_file() and folder not in p.parents} == {'watched'}, said

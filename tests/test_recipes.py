@@ -459,7 +459,7 @@ CHANGES = {
     OneCycle: dict(lr_min=.02, lr_max=.2, epochs=3, peak_epoch=.5, anneal='cos', momentum=(.85, .9), final=0.),
     FitConfig: dict(optim=Optim('adam'), augment=None, batch_size=24, accumulate=2, label_smoothing=.1, l1=.001, precision='bfloat16', ema=.5, seed=1, full=True),
     Optim: dict(name='adam', momentum=.5, weight_decay=.1, decay_all=False, nesterov=False, rebuilt_at=.02)}
-OTHERWISE = {Recipe: {'name'}, FitConfig: {'compile', 'device', 'progress', 'tensorboard'}}  # tests of their own, below
+OTHERWISE = {Recipe: {'name'}, FitConfig: {'compile', 'device', 'progress', 'tensorboard', 'sync_bn'}}  # tests of their own, below
 
 
 def with_field(kind, field, value):
