@@ -5,6 +5,7 @@ import nbformat
 import pytest
 
 from cifar_resnet.cli import make_parser
+from cifar_resnet.core import load_record
 
 QUICK = {"get_data('cifar10')": "get_data('digits')", 'CustomResNet(logit_scale': 'CustomResNet(8, logit_scale', 'CustomResNet(16,': 'CustomResNet(8,',
          'find_lr(model, data)': 'find_lr(model, data, batch_size=64, steps=40)', 'find_lr(model, data, batch_size=64)': 'find_lr(model, data, batch_size=64, steps=40)',
@@ -58,3 +59,9 @@ def test_the_versions_that_were_tested(root, page):
     "Those of the lock, and no others"
     lock = dict(re.findall(r"^([\w-]+)==([\w.]+)(?: ; python_full_version < '3.12')?$", (root/'requirements.lock').read_text(), re.M))
     assert f"PyTorch {lock['torch']}, torchvision {lock['torchvision']} and NumPy {lock['numpy']}, the versions in `requirements.lock`" in page
+
+
+def test_every_promise_was_tried(root):
+    "The record behind the page of promises names every test of them"
+    tests = '\n'.join((root/'tests'/name).read_text() for name in ('test_promises.py', 'test_faults.py'))
+    assert set(re.findall(r'^def (test_\w+)', tests, re.M)) == load_record('promises')['cases'].keys()
