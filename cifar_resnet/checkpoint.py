@@ -64,6 +64,8 @@ def read_checkpoint(path, device='cpu') -> dict:
     return held
 
 # %% ../nbs/checkpoint.ipynb #chk014
+_LARGEST = dict(lr=math.inf, train_loss=math.inf, train_acc=1, valid_loss=math.inf, valid_acc=1, seconds=math.inf, images_per_second=math.inf)  # in a row of the history
+
 def _check_held(held):
     kinds = dict(state=dict, history=list, identity=dict, randomness=list)
     if not isinstance(held, dict): raise ValueError(f'it holds a {type(held).__name__}')
@@ -79,12 +81,10 @@ def check_history(
     if not isinstance(rows, list): raise ValueError('its epochs are not a list')
     for n, row in enumerate(rows, 1):
         if not isinstance(row, dict) or type(row.get('epoch')) is not int or row['epoch'] != n: raise ValueError(f'its epochs are not numbered from 1 (at entry {n:,})')
-        for name, most, optional in _ROW:
-            if not _is_number(row.get(name), most) and not (optional and name in row and row[name] is None):
+        for name, most in _LARGEST.items():
+            optional = name.startswith('valid') and name in row and row[name] is None
+            if not optional and not _is_number(row.get(name), most):
                 raise ValueError(f'in its epoch {n}, {name} is not a number that can be ({one_line(repr(row.get(name)), 40)})')
-
-_ROW = [(name, most, name.startswith('valid')) for name, most in dict(lr=math.inf, train_loss=math.inf, train_acc=1, valid_loss=math.inf, valid_acc=1,
-                                                                       seconds=math.inf, images_per_second=math.inf).items()]
 
 def _is_number(value, most):
     return type(value) in (int, float) and 0 <= value <= most and value != math.inf
@@ -145,10 +145,10 @@ class RunFolder:
             yield
         finally: lock.release()
 
-    def refuse_other_run(self, resume=None, names=('last.pt',)):
+    def refuse_other_run(self, resume=None):
         "Raise a `ValueError` where the folder holds a run already, unless it is the one to resume"
         if self.path is None or resume is not None and to_path(resume).resolve().parent == self.path.resolve(): return
-        if any((self/name).exists() for name in names): raise ValueError(f'{self.path} already holds a run: resume it, or name another folder for a new one')
+        if (self/'last.pt').exists(): raise ValueError(f'{self.path} already holds a run: resume it, or name another folder for a new one')
 
     def save(self, trainer):
         "Save the weights if their validation accuracy is the best so far, then the checkpoint: a kill in between repeats the epoch, and loses neither"

@@ -103,6 +103,7 @@ def explain_errors(prog):
         discard_output()
         sys.exit(1 if code is None else code)
 
+# %% ../nbs/console.ipynb #cons-run1
 @contextmanager
 def show_warnings(prog):
     "Print a warning about data as one line; leave the others as they are"

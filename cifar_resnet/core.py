@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DataError', 'DataWarning', 'TrainingError', 'Diverged', 'check_int', 'check_number', 'check_choice', 'check_kind',
-           'one_line', 'join_names', 'to_path', 'check_folder', 'prepare_folder', 'read_file', 'check_target',
-           'write_atomic', 'styled', 'save_figure', 'is_enabled', 'is_quick', 'fingerprint', 'to_plain', 'from_plain',
+           'one_line', 'join_names', 'to_path', 'check_folder', 'prepare_folder', 'check_target', 'write_atomic',
+           'read_file', 'styled', 'save_figure', 'is_enabled', 'is_quick', 'fingerprint', 'to_plain', 'from_plain',
            'cpu_name', 'home_page', 'git_commit', 'environment', 'results_folders', 'default_results_folder',
            'record_names', 'read_json', 'load_record', 'save_record', 'load_or_measure']
 
@@ -117,6 +117,45 @@ def prepare_folder(folder) -> Path:
     return folder
 
 # %% ../nbs/core.ipynb #core-wr5
+def check_target(
+    name:str,  # of the argument, for the message
+    path,  # of a file to write
+    *endings,  # allowed: '.png', '.html', …; any when none is given
+) -> Path:
+    "Check that a file can be written under this name; create nothing, and return it as a path"
+    path = to_path(path)
+    if endings and path.suffix not in endings: raise ValueError(f'{name} must end in {", ".join(endings[:-1])}{" or "*(len(endings) > 1)}{endings[-1]} (got {path})')
+    try: _refuse_to_replace(path)
+    except OSError as e: raise DataError(f'{path} cannot be written: {e.strerror}') from None
+    check_folder(path.parent)
+    return path
+
+def write_atomic(
+    path,  # of the file; missing folders are created
+    content:bytes,  # what to write
+) -> Path:
+    "Write a scratch file, then rename it, so an interrupted write never destroys the previous file"
+    path = to_path(path)
+    scratch = path.with_name(f'.{path.name}.{os.urandom(4).hex()}.part')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_to_replace(path)
+        with open(scratch, 'xb') as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+        return scratch.replace(path)
+    except OSError as e: raise DataError(f'{path} could not be written: {e.strerror}; the previous file, if any, is unchanged') from None
+    finally:
+        with suppress(OSError): scratch.unlink()
+
+def _refuse_to_replace(path):
+    "Raise a `DataError` where something else than a regular file has this name"
+    if not path.is_symlink() and (path.is_file() or not path.exists()): return
+    kind = 'link' if path.is_symlink() else 'folder' if path.is_dir() else 'device or pipe'
+    raise DataError(f'{path} is a {kind}, and is not replaced by a file: name another one')
+
+# %% ../nbs/core.ipynb #core-rd1
 def read_file(
     path,  # of a regular file: not of a folder, a pipe or a device
     most:int=100_000_000,  # bytes; a longer file is not read
@@ -132,42 +171,6 @@ def read_file(
     except (FileNotFoundError, NotADirectoryError): raise DataError(f'{path} was not found') from None
     except OSError as e: raise DataError(f'{path} cannot be read: {e.strerror}') from None
     except ValueError as e: raise DataError(f'{one_line(path)} is not a path: {one_line(e)}') from None  # it holds a null byte
-
-def check_target(
-    name:str,  # of the argument, for the message
-    path,  # of a file to write
-    *endings,  # allowed: '.png', '.html', …; any when none is given
-) -> Path:
-    "Check that a file can be written under this name; create nothing, and return it as a path"
-    path = to_path(path)
-    if endings and path.suffix not in endings: raise ValueError(f'{name} must end in {", ".join(endings[:-1])}{" or "*(len(endings) > 1)}{endings[-1]} (got {path})')
-    try:
-        if path.is_symlink() or path.exists() and not path.is_file(): raise DataError(f'{path} is a {_kind(path)}, and is not replaced by a file: name another one')
-    except OSError as e: raise DataError(f'{path} cannot be written: {e.strerror}') from None
-    check_folder(path.parent)
-    return path
-
-def write_atomic(
-    path,  # of the file; missing folders are created
-    content:bytes,  # what to write
-) -> Path:
-    "Write a scratch file, then rename it, so an interrupted write never destroys the previous file"
-    path = to_path(path)
-    scratch = path.with_name(f'.{path.name}.{os.urandom(4).hex()}.part')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink() or path.exists() and not path.is_file(): raise DataError(f'{path} is a {_kind(path)}, and is not replaced by a file: name another one')
-        with open(scratch, 'xb') as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        return scratch.replace(path)
-    except OSError as e: raise DataError(f'{path} could not be written: {e.strerror}; the previous file, if any, is unchanged') from None
-    finally:
-        with suppress(OSError): scratch.unlink()
-
-def _kind(path):
-    return 'link' if path.is_symlink() else 'folder' if path.is_dir() else 'device or pipe'
 
 # %% ../nbs/core.ipynb #core009
 def styled(draw):
@@ -252,7 +255,7 @@ def home_page():
     return about['Home-page'] or next(url.split(', ')[1] for url in about.get_all('Project-URL') if url.lower().startswith('homepage'))
 
 def git_commit(checkout):
-    "Return the short commit of a checkout, or '' where there is none"
+    "Return the short commit of a checkout, or '' outside of one"
     if not (checkout/'settings.ini').exists(): return ''
     try: return subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, cwd=checkout).stdout.strip()
     except OSError: return ''  # git is not installed
@@ -288,7 +291,7 @@ def record_names() -> list:
 def read_json(
     path,  # of a JSON file that holds one object
 ) -> dict:
-    "Return the object in a JSON file, or say in one line why there is none"
+    "Return the object in a JSON file, or say in one line why it cannot be read"
     try: return dict(json.loads(read_file(path)))
     except (ValueError, TypeError, RecursionError) as e: raise DataError(f'{path} is damaged: {one_line(e)}') from None
 

@@ -174,10 +174,10 @@ def check_unknown(data):
     "Return a copy of unknown content with its `warning`; raise a `DataError` where its test images were trained on"
     shared = len({x.tobytes() for x in data.test.images} & {x.tobytes() for part in (data.train, data.valid) for x in part.images})
     if shared > 10: raise DataError(f'{data.source} is not CIFAR-10: {shared:,} of its test images are training images too, so its accuracy would mean nothing; get a fresh copy')
-    doubt = (f'{data.source} holds an unknown copy of CIFAR-10 (fingerprint {data.fingerprint}): its pixels or labels may differ from the official ones, '
+    doubt = (f'an unknown copy of CIFAR-10 (fingerprint {data.fingerprint}): its pixels or labels may differ from the official ones, '
              'so its results may too; the official pickled files, which get_data downloads, are verified by their md5')
-    warnings.warn(doubt, DataWarning, stacklevel=4)
-    return replace(data, warning=doubt)
+    warnings.warn(f'{data.source} holds {doubt}', DataWarning, stacklevel=4)
+    return replace(data, warning=doubt)  # without the folder: it goes into records
 
 # %% ../nbs/datasets.ipynb #data010
 def get_data(

@@ -383,6 +383,7 @@ def finish(trainer, folder):
     folder.finish(trainer, record, **tested)
     return Run(model, history, tested['test_acc'], tested['test_acc_flip'], record)
 
+# %% ../nbs/03_one_cycle.ipynb #rec-check
 def check_record(record:dict) -> dict:
     "Return the record of a run if all that a report reads is there; raise a `ValueError` that says what is not"
     kinds = dict(data=str, images=int, network=dict, n_params=int, schedule=dict, config=dict, precision=str, seed=int, seconds=(int, float), steps_per_epoch=int)

@@ -144,6 +144,17 @@ def without_permission(path):
         for p, mode in modes: p.chmod(mode)
 
 
+def interrupt_at(step, model):
+    "Return the same network; Ctrl-C at training step `step`"
+    seen = []
+
+    def count(model, inputs):
+        if model.training: seen.append(1)
+        if len(seen) == step: raise KeyboardInterrupt
+    model.register_forward_pre_hook(count)
+    return model
+
+
 def limit_file_size(n):
     "For `prepare`: fail every write beyond the first `n` bytes of a file, as on a full disk"
     import resource

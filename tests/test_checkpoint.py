@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from processes import without_permission
+from processes import interrupt_at, without_permission
 from torch import nn
 
 from cifar_resnet import checkpoint
@@ -35,17 +35,6 @@ def linear(width=4):
     "A network whose class is not registered"
     torch.manual_seed(1)
     return nn.Sequential(nn.Flatten(), nn.Linear(3072, width), nn.Linear(width, 10))
-
-
-def stopped_at(step, model):
-    "The same network; Ctrl-C at training step `step`"
-    seen = []
-
-    def count(model, inputs):
-        if model.training: seen.append(1)
-        if len(seen) == step: raise KeyboardInterrupt
-    model.register_forward_pre_hook(count)
-    return model
 
 
 def short(data, model=None, schedule=OneCycle(.01, .1, epochs=4, peak_epoch=1), **kwargs):
@@ -83,7 +72,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(few, tmp_path, settings
     per_epoch, steps = 6 if 'full' in settings else 4, batch*settings.get('accumulate', 1)
     straight = short(few, out=tmp_path/'straight', **settings)
     with pytest.raises(KeyboardInterrupt, match=f'stopped after {(batch - 1)//per_epoch} of 4 epochs; .*last.pt holds the first'):
-        short(few, stopped_at(steps, small()), out=tmp_path/'stopped', **settings)
+        short(few, interrupt_at(steps, small()), out=tmp_path/'stopped', **settings)
     resumed = short(few, small(), out=tmp_path/'stopped', resume=tmp_path/'stopped'/'last.pt', **settings)
     assert weights(resumed.model).equal(weights(straight.model)) and resumed.test_acc == straight.test_acc
     assert without_times(resumed) == without_times(straight) and len(straight.history) == 4
@@ -121,7 +110,7 @@ def test_a_finished_run_is_only_tested_again(few, whole):
 
 
 def test_an_older_checkpoint_continues_as_well(few, whole, tmp_path):
-    with pytest.raises(KeyboardInterrupt): short(few, stopped_at(6, small()), out=tmp_path)
+    with pytest.raises(KeyboardInterrupt): short(few, interrupt_at(6, small()), out=tmp_path)
     (tmp_path/'last.pt').rename(tmp_path/'first.pt')
     assert weights(short(few, resume=tmp_path/'first.pt').model).equal(weights(whole[0].model))
 
@@ -214,7 +203,7 @@ class Plain:
 def test_a_checkpoint_of_another_run(few, tmp_path, before, after, says):
     def train(model=small, schedule=OneCycle(.01, .1, 4, 1), **kwargs): return short(few, model(), schedule, **kwargs)
     with pytest.raises(KeyboardInterrupt):
-        train(**before | dict(model=lambda: stopped_at(9*before.get('accumulate', 1), before.get('model', small)())), out=tmp_path)
+        train(**before | dict(model=lambda: interrupt_at(9*before.get('accumulate', 1), before.get('model', small)())), out=tmp_path)
     one_clear_line(lambda: train(**after, resume=tmp_path/'last.pt'), tmp_path/'last.pt', 'belongs to another run: ', says)
 
 
@@ -371,10 +360,10 @@ def test_a_full_disk(few, tmp_path, monkeypatch, n, says):
 
 
 def test_what_is_left_where_another_folder_is_continued(few, tmp_path):
-    with pytest.raises(KeyboardInterrupt): short(few, stopped_at(10, small()), out=tmp_path/'one')
-    with pytest.raises(KeyboardInterrupt) as e: short(few, stopped_at(2, small()), out=tmp_path/'two', resume=tmp_path/'one'/'last.pt')
+    with pytest.raises(KeyboardInterrupt): short(few, interrupt_at(10, small()), out=tmp_path/'one')
+    with pytest.raises(KeyboardInterrupt) as e: short(few, interrupt_at(2, small()), out=tmp_path/'two', resume=tmp_path/'one'/'last.pt')
     assert str(e.value) == f"stopped after 2 of 4 epochs; {tmp_path/'one'/'last.pt'} holds the first 2 epochs"
-    with pytest.raises(KeyboardInterrupt) as e: short(few, stopped_at(6, small()), out=tmp_path/'two', resume=tmp_path/'one'/'last.pt')
+    with pytest.raises(KeyboardInterrupt) as e: short(few, interrupt_at(6, small()), out=tmp_path/'two', resume=tmp_path/'one'/'last.pt')
     assert str(e.value) == f"stopped after 3 of 4 epochs; {tmp_path/'two'/'last.pt'} holds the first 3 epochs"
 
 

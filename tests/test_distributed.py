@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import interrupt_at
 from torch import nn
 
 HERE = Path(__file__).resolve()
@@ -55,16 +56,6 @@ def batches(data, augment):
 COMMAND = 'train --data digits --width 8 --batch-size 256 --epochs 4 --lr-max .1 --precision float32 --device cpu --out'.split()
 
 
-def interrupt_at(model, step):
-    seen = []
-
-    def count(model, inputs):
-        if model.training: seen.append(1)
-        if len(seen) == step: raise KeyboardInterrupt
-    model.register_forward_pre_hook(count)
-    return model
-
-
 # What the processes run
 
 def work(out):
@@ -83,7 +74,7 @@ def work(out):
         runs = dict(epoch=train(small(), digits(), l1=1e-5), average=train(small(), digits(256), ema=.9), parts=train(small(), digits(256), peak=1e-4, accumulate=2), float16=train(small(), digits(256), precision='float16', epochs=2))
         found['runs'] = {name: (run.model.state_dict(), run.record) for name, run in runs.items()}
         found['whole'] = train(small(drop=.2), digits(256), 4, out=out/'whole').model.state_dict()
-        with contextlib.suppress(KeyboardInterrupt): train(interrupt_at(small(drop=.2), 11), digits(256), 4, out=out/'stopped')
+        with contextlib.suppress(KeyboardInterrupt): train(interrupt_at(11, small(drop=.2)), digits(256), 4, out=out/'stopped')
         shutil.copytree(out/'stopped', out/f'copy-{world.rank}')
         found['resumed'] = train(small(drop=.2), digits(256), 4, resume=out/'stopped'/'last.pt').model.state_dict()
         found['from one'] = train(small(), digits(256), 4, resume=out/'one'/'last.pt').history[-1]
@@ -174,7 +165,7 @@ def ended(out):
 @pytest.fixture(scope='module')
 def found(out):
     "What each of two processes found"
-    with contextlib.suppress(KeyboardInterrupt): train(interrupt_at(small(), 11), digits(256), 4, out=out/'one')
+    with contextlib.suppress(KeyboardInterrupt): train(interrupt_at(11, small()), digits(256), 4, out=out/'one')
     code, stdout, stderr = end(start('work', out))
     assert code == 0, stderr
     return [torch.load(out/f'found-{rank}.pt', weights_only=False) for rank in range(2)]

@@ -239,9 +239,8 @@ OPTIONS = ['data', 'root', 'device', 'batch-size', 'width', 'logit-scale', 'opti
 
 
 @pytest.fixture
-def nothing_trains(monkeypatch, tmp_path):
+def nothing_trains(monkeypatch):
     "Commands stop where the work would begin"
-    class Reached(Exception): pass
     def reached(*args, **kwargs): raise TrainingError('the work would begin here')
     for name in 'cifar_resnet.cli._train_in', 'cifar_resnet.cli.find_rates', 'cifar_resnet.records.make_all', 'cifar_resnet.report.write_report': monkeypatch.setattr(name, reached)
 
