@@ -8,5 +8,7 @@ __all__ = []
 # %% ../nbs/commands.ipynb #cmd-main
 #| eval: false
 from .cli import main
+from .console import end_at_once
 
-if __name__ == '__main__' and __spec__: main()  # python -m sets __spec__; in a notebook it is None
+if __name__ == '__main__' and __spec__:  # python -m sets __spec__; in a notebook it is None
+    with end_at_once(): main()

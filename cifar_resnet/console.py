@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['open_streams', 'discard_output', 'Stopped', 'stop_on_signals', 'exit_code', 'is_out_of_memory', 'is_from_compiler',
-           'explain', 'close_bars', 'speaks', 'explain_errors', 'show_warnings', 'run_command', 'say']
+           'explain', 'close_bars', 'speaks', 'explain_errors', 'show_warnings', 'run_command', 'end_at_once', 'say']
 
 # %% ../nbs/console.ipynb #cons005
 import errno, os, signal, sys, threading, traceback, warnings
@@ -123,6 +123,16 @@ def run_command(parse, prog):
         args = parse()
         args.run(args)
         sys.stdout.flush()
+
+@contextmanager
+def end_at_once():
+    "Where `torchrun` started this process, end it after the block with its exit code, without PyTorch's destructors"
+    code = None
+    try: yield
+    except SystemExit as e: code = e.code
+    if 'TORCHELASTIC_RUN_ID' not in os.environ: sys.exit(code)
+    discard_output()  # it flushes both streams
+    os._exit(code if isinstance(code, int) else bool(code))
 
 def say(text):
     "Print one line, without characters that a terminal acts on, at once"

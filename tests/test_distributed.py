@@ -363,3 +363,13 @@ if __name__ == '__main__':
     sys.path.insert(0, str(HERE.parent))
     torch.set_num_threads(1)
     globals()[sys.argv[1]](Path(sys.argv[2]))
+
+
+@pytest.mark.parametrize('launched', (True, False))
+def test_a_process_of_torchrun_ends_before_the_destructors_run(tmp_path, launched):
+    "Whatever aborts at exit, as a thread that gloo left behind did once, the exit code and the output are those of the command"
+    script = 'import atexit, os, runpy, sys; atexit.register(os.abort); sys.argv = ["cifar_resnet", *sys.argv[1:]]; runpy.run_module("cifar_resnet", run_name="__main__")'
+    env = {k: v for k, v in os.environ.items() if k != 'TORCHELASTIC_RUN_ID'} | (dict(TORCHELASTIC_RUN_ID='1') if launched else {})
+    for args, code, said in (['train', '--help'], 0, 'usage'), (['train', '--width', 'x'], 2, '--width'):
+        p = subprocess.run([sys.executable, '-c', script, *args], env=env, cwd=HERE.parent.parent, capture_output=True, text=True)
+        assert p.returncode == (code if launched else -signal.SIGABRT) and (said in p.stdout + p.stderr), p
