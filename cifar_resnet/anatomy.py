@@ -17,6 +17,7 @@ from .model import CustomResNet, count_params
 # %% ../nbs/anatomy.ipynb #anatomy006
 def layer_table(
     model:CustomResNet,  # of any width
+    side:int=32,  # of the image, in pixels
 ):  # a dict for each layer: name, kind, out, params, macs
     "Return output shape, parameters and multiply-adds of every layer, for one image"
     rows, config = [], getattr(model, 'config', None)
@@ -31,16 +32,19 @@ def layer_table(
     hooks = [layer.register_forward_hook(lambda layer, args, out, name=name: note(name, layer, out))
              for name, layer in model.named_modules() if isinstance(layer, kinds)]
     try:
-        with torch.no_grad(), evaluating(model): model(next(model.parameters()).new_zeros(1, channels, 32, 32))
+        with torch.no_grad(), evaluating(model):
+            model.training = side != 32  # the network itself takes smaller images in training only; its layers stay in eval mode
+            model(next(model.parameters()).new_zeros(1, channels, side, side))
     finally:
         for h in hooks: h.remove()
     return rows
 
 def count_macs(
     model:nn.Module,  # any network for 32 × 32 images
+    side:int=32,  # of the image, in pixels
 ) -> int:
     "Count the multiply-adds of one image's forward pass; training takes about three times as many"
-    return sum(row['macs'] for row in layer_table(model))
+    return sum(row['macs'] for row in layer_table(model, side))
 
 # %% ../nbs/anatomy.ipynb #anatomy007
 @styled

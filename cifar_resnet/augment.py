@@ -10,7 +10,7 @@ __all__ = ['MEAN_COLOR', 'happens', 'Flip', 'to_color', 'mean_color', 'Crop', 'C
 # %% ../nbs/00_data.ipynb #bb80f739
 import os, time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -126,9 +126,9 @@ class Steps:
 
     def __post_init__(self): object.__setattr__(self, 'steps', tuple(self.steps))
 
-    def draw(self, n, generator):
-        "Draw for each step what happens to each of `n` images"
-        return [step.draw(n, generator) for step in self.steps]
+    def draw(self, n, generator, turns=None):
+        "Draw for each step what happens to each of `n` images; `turns` is for steps that alternate from epoch to epoch"
+        return [step.draw(n, generator, turns) if hasattr(step, 'alternates') else step.draw(n, generator) for step in self.steps]
 
     def apply(self, images, draws):
         "Do to each image what was drawn for it; steps in a row that only move pixels share one gather"
@@ -201,12 +201,17 @@ class Batches:
     def _pick(self, chosen, share, generator):
         "Return this process's share of a batch; what is drawn for an image does not depend on the number of processes"
         if not self.augment: return self.images[chosen[share]]
-        if self.world.size == 1 or not isinstance(self.augment, Steps): return self.augment(self.images[chosen], generator)[share]
-        draws = self.augment.draw(len(chosen), generator)
+        if not isinstance(self.augment, Steps): return self.augment(self.images[chosen], generator)[share]
+        draws = self.augment.draw(len(chosen), generator, (self.turns[chosen] + self.epoch) % 2)
         return self.augment.apply(self.images[chosen[share]], [drawn[share] for drawn in draws])
 
-    def _generator(self, epoch):
-        mixed = np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0]
+    @cached_property
+    def turns(self):
+        "For each image 0 or 1, drawn once: in which epochs a step that alternates does what"
+        return happens(len(self.labels), .5, self._generator(0, 1)).long()
+
+    def _generator(self, *numbers):
+        mixed = np.random.SeedSequence([self.seed, *numbers]).generate_state(1)[0]
         return torch.Generator(self.labels.device).manual_seed(int(mixed))
 
     def normalize(self, images):

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['pick_device', 'memory_format', 'Precision', 'Optim', 'param_groups', 'set_rates', 'random_states',
-           'set_random_states', 'preserve_randomness', 'unwrap', 'evaluating', 'fastest_convolutions', 'peak_memory',
-           'check_trainable', 'check_weights', 'World', 'current_world', 'enter_world']
+           'set_random_states', 'preserve_randomness', 'unwrap', 'evaluating', 'fastest_convolutions', 'reuse_memory',
+           'peak_memory', 'check_trainable', 'check_weights', 'World', 'current_world', 'enter_world']
 
 # %% ../nbs/device.ipynb #dev003
-import contextlib, math, random
+import contextlib, ctypes, math, os, random, sys
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -166,6 +167,16 @@ def fastest_convolutions():
     cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     try: yield
     finally: cudnn.benchmark = before
+
+# %% ../nbs/device.ipynb #dev-mem1
+os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # PyTorch reads it when it first allocates
+
+@cache
+def reuse_memory():
+    "On Linux, let the C library keep freed memory for the next step instead of returning it; return whether it does"
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if sys.platform == 'linux' else None
+    mmap_max, trim_threshold, top_pad = -4, -1, -2  # their numbers in malloc.h
+    return bool(mallopt and all(mallopt(what, value) for what, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**26))))
 
 # %% ../nbs/device.ipynb #dev044
 def peak_memory(device):

@@ -81,9 +81,10 @@ def register_network(cls):
     return cls
 
 # %% ../nbs/01_model.ipynb #43cda355
-def _check_images(x, channels):
+def _check_images(x, channels, shrunk=False):
     if not isinstance(x, torch.Tensor): raise ValueError(f'the network takes a tensor (N, {channels}, 32, 32) (got a {type(x).__name__})')
-    if x.ndim != 4 or x.shape[1:] != (channels, 32, 32): raise ValueError(f'the network takes images (N, {channels}, 32, 32): resize them first (got {tuple(x.shape)})')
+    fits = x.ndim == 4 and x.shape[1] == channels and x.shape[2] == x.shape[3] and (x.shape[3] == 32 or shrunk and 16 <= x.shape[3] < 32)
+    if not fits: raise ValueError(f'the network takes images (N, {channels}, 32, 32): resize them first (got {tuple(x.shape)})')
     if not x.is_floating_point(): raise ValueError(f'the network takes normalized floats, as Batches and eval_transforms return them (got {x.dtype})')
 
 # %% ../nbs/01_model.ipynb #11b31b6d
@@ -123,9 +124,10 @@ class CustomResNet(nn.Module):
 
     def features(self, x):
         "Return the input of the linear layer: (N, 8 × width)"
-        _check_images(x, self.config['channels'])
-        x = self.layer2(self.layer1(self.prep(x)))
-        return self.pool(self.layer3(x)).flatten(1)
+        _check_images(x, self.config['channels'], shrunk=self.training)
+        x = self.layer3(self.layer2(self.layer1(self.prep(x))))
+        if x.shape[-1] != 4: return nn.functional.adaptive_max_pool2d(x, 1).flatten(1)  # smaller images, in training
+        return self.pool(x).flatten(1)
 
     def forward(self, x):
         logits = self.fc(self.features(x))*self.config['logit_scale']

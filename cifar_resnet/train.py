@@ -26,8 +26,9 @@ from .checkpoint import RunFolder, check_history
 from .core import Diverged, check_choice, check_int, check_kind, check_number, fingerprint, from_plain, one_line, prepare_folder, styled, to_plain
 from .data import ImageData
 from .device import (Optim, Precision, World, check_trainable, current_world, evaluating, fastest_convolutions, memory_format, peak_memory,
-                                 pick_device, preserve_randomness, set_rates, unwrap)
+                                 pick_device, preserve_randomness, reuse_memory, set_rates, unwrap)
 from .model import describe_network
+from .speed import Shifted, resize
 
 # %% ../nbs/03_one_cycle.ipynb #78ff9fd1
 def _blend(anneal, start, end, share):
@@ -98,6 +99,9 @@ class FitConfig:
     ema: float|None=None  # decay of a running average of the weights, which is then evaluated
     compile: bool=False  # torch.compile the network
     sync_bn: bool=False  # with several GPUs: batch norm works on the whole batch, not on the share of each
+    before: tuple=()  # what is done to the network first, each a function of it and the training images: `FreezeScales()`, `Whiten()`, …
+    sizes: tuple=()  # side of the images in training, from the first epochs to the last, as in (16, 24, 32); 32 throughout when empty
+    views: int=2  # of each test image: 2 for `test_acc_flip`; 6 adds `test_acc_six`
     seed: int=0  # of order, augmentation and dropout
     full: bool=False  # train on the validation images too, for a final run
     device: str|None=None  # the best available when not given
@@ -109,14 +113,25 @@ class FitConfig:
         check_number('label_smoothing', self.label_smoothing, least=0, below=1), check_number('l1', self.l1, least=0)
         check_choice('precision', self.precision, ('auto', 'float32', 'bfloat16', 'float16'))
         if self.ema is not None: check_number('ema', self.ema, above=0, below=1)
+        check_choice('views', self.views, (2, 6))
+        for name in 'before', 'sizes': object.__setattr__(self, name, tuple(getattr(self, name)))
+        for side in self.sizes: check_int('sizes', side, 16, 32)
+        for change in self.before:
+            if not callable(change): raise ValueError(f'before must hold functions of a network and images, as Whiten() (got {change!r})')
         for name in 'compile', 'sync_bn', 'full', 'progress': check_choice(name, getattr(self, name), (True, False))
         if not hasattr(self.optim, 'make'): raise ValueError(f"optim must be an Optim, as in Optim('adam') (got {self.optim!r})")
         if not (self.augment is None or self.augment == 'default' or callable(self.augment)): raise ValueError(f'augment must be Steps(…), a function of a batch, or None (got {self.augment!r})')
 
     def identity(self):
         "Return the settings that a result depends on, as plain values; the augmentation is recorded beside them, as it was resolved"
-        without = ('augment', 'device', 'progress', 'tensorboard', *['sync_bn']*(not self.sync_bn))  # checkpoints from before it was there continue
-        return {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name not in without}
+        without = 'augment', 'device', 'progress', 'tensorboard'
+        later = 'sync_bn', 'before', 'sizes', 'views'  # left out at their defaults, so checkpoints from before they were there continue
+        kept = [f.name for f in fields(self) if f.name not in without and not (f.name in later and getattr(self, f.name) == f.default)]
+        return {name: to_plain(getattr(self, name)) for name in kept}
+
+    def side_at(self, epoch, epochs):
+        "Return the side of the images in an epoch, counted from 0"
+        return self.sizes[epoch*len(self.sizes)//epochs] if self.sizes else 32
 
 # %% ../nbs/03_one_cycle.ipynb #544c6887
 def train_epoch(trainer, progress=None):
@@ -244,6 +259,8 @@ class Trainer:
         self.train_batches = Batches(self.split, config.batch_size, augment, shuffle=True, device=self.device, seed=config.seed, world=self.world)
         self.valid_batches = None if config.full or not len(data.valid) else Batches(self.world.part_of(data.valid), 1000, device=self.device)
         self.model = unwrap(model).to(self.device, memory_format=memory_format(self.device))
+        for change in config.before: change(self.model, self.split)
+        if self.device.type == 'cpu': reuse_memory()
         if config.sync_bn: nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.forward = self.world.wrap(self.model if config.compile else model)
         if config.compile: self.forward = torch.compile(self.forward, dynamic=False)
@@ -274,6 +291,13 @@ class Trainer:
         "Sixteen hex digits of the training images and labels, for checkpoints"
         return fingerprint(self.split.images, self.split.labels)
 
+    @property
+    def pflop(self):
+        "Floating-point operations of all epochs so far, in units of 10¹⁵: two for each multiply-add, forward once and backward twice"
+        sides = [self.config.side_at(epoch, self.schedule.epochs) for epoch in range(self.epoch)]
+        macs = {side: count_macs(self.model, side) for side in set(sides)}
+        return 6*len(self.split)*sum(macs[side] for side in sides)/1e15
+
     def make_optimizer(self):
         "Return the optimizer, at the learning rate of the first step"
         return self.config.optim.make(self.model, self.schedule.at(0, len(self.train_batches))[0])
@@ -291,6 +315,7 @@ class Trainer:
 
     def parts(self, x, y):
         "Yield a batch in parts, to fit a small GPU; with the last one, the processes average their gradients"
+        x = resize(x, self.config.side_at(self.epoch, self.schedule.epochs))
         parts = list(zip(x.chunk(self.config.accumulate), y.chunk(self.config.accumulate)))
         for i, part in enumerate(parts):
             with self.world.sync_when(i == len(parts) - 1, self.forward): yield part
@@ -315,15 +340,24 @@ class Trainer:
 
     def test(self):
         "Evaluate on the test images, once; None for each figure where there are none"
-        if not len(self.data.test): return dict(test_loss=None, test_acc=None, test_acc_flip=None)
-        batches, n = Batches(self.world.part_of(self.data.test), 1000, device=self.device), len(self.data.test)
-        rows = list(infer(self.tested, batches, self.precision, flip=self.data.mirrors))
+        mirrors, six = self.data.mirrors, {} if self.config.views == 2 else dict(test_acc_six=None)
+        if not len(self.data.test): return dict(test_loss=None, test_acc=None, test_acc_flip=None) | six
+        batches = Batches(self.world.part_of(self.data.test), 1000, device=self.device)
+        rows = list(infer(self.tested, batches, self.precision, flip=mirrors))
         def collect(i): return self.world.join(torch.cat([row[i] for row in rows]))
         logits, labels = collect(0), collect(2)
-        def accuracy(logits): return (logits.argmax(1) == labels).sum().item()/n
-        flipped = accuracy(logits + collect(1)) if self.data.mirrors else None
+        def accuracy(logits): return (logits.argmax(1) == labels).sum().item()/len(labels)
         if not logits.isfinite().all(): raise Diverged('the network returns logits that are not finite for the test images')
-        return dict(test_loss=nn.functional.cross_entropy(logits, labels).item(), test_acc=accuracy(logits), test_acc_flip=flipped)
+        found = dict(test_loss=nn.functional.cross_entropy(logits, labels).item(), test_acc=accuracy(logits), test_acc_flip=None) | six
+        if not mirrors: return found
+        flipped = logits + collect(1)
+        found['test_acc_flip'] = accuracy(flipped)
+        if six:
+            for by in (1, -1):
+                rows = list(infer(self.tested, Shifted(batches, by), self.precision, flip=True))
+                flipped = flipped + (collect(0) + collect(1))/2  # the centered views count as much as the others together
+            found['test_acc_six'] = accuracy(flipped)
+        return found
 
     def _parts(self):
         parts = dict(model=self.model, optimizer=self.optimizer, scaler=self.scaler)
@@ -377,7 +411,7 @@ def finish(trainer, folder):
                   inexact=data.inexact, data_warning=data.warning, images=len(split), mean=split.mean, std=split.std, steps_per_epoch=len(trainer.train_batches),
                   schedule=to_plain(trainer.schedule), config=config.identity(), augment=to_plain(trainer.train_batches.augment),
                   precision=str(trainer.precision.dtype).removeprefix('torch.'), trained_on=str(trainer.device), seed=config.seed, epochs=history,
-                  seconds=sum(e['seconds'] for e in history), pflop=6*count_macs(model)*len(split)*len(history)/1e15,
+                  seconds=sum(e['seconds'] for e in history), pflop=trainer.pflop,
                   **tested, peak_memory_mb=peak_memory(trainer.device))
     if trainer.world.size > 1: record['processes'] = trainer.world.size
     folder.finish(trainer, record, **tested)
