@@ -1,6 +1,7 @@
 """Make recorded runs and measurements.
 
-usage: python .ci/results.py cpu|gpu       the planned runs that results/ lacks, most valuable first; interrupt at any moment, the next call continues
+usage: python .ci/results.py cpu|gpu [NAME]     the planned runs that results/ lacks, most valuable first; with NAME, those whose names begin so;
+                                                 interrupt at any moment, the next call continues; a second process beside it takes other runs
        python .ci/results.py bench         the speed of training on this CPU, beside the baseline
        python .ci/results.py demo          the seconds that `make demo` takes, three times
        python .ci/results.py analysis      the seconds of predicting all test images, and of a report
@@ -92,10 +93,10 @@ def scaling(rounds=5, steps=2, width=64, batch_size=512):
         if world.is_first: print(rates, exchange, save_record('scaling_cpu', record), sep='\n')
 
 
-def main(kind=''):
+def main(kind='', only=''):
     from cifar_resnet.core import DataError, TrainingError
     from cifar_resnet.records import make_missing
-    try: dict(bench=bench, demo=demo, analysis=analysis, scaling=scaling).get(kind, lambda: make_missing(kind))()
+    try: dict(bench=bench, demo=demo, analysis=analysis, scaling=scaling).get(kind, lambda: make_missing(kind, only=only))()
     except (DataError, TrainingError, ValueError) as e: sys.exit(f'results: {e}')
     except KeyboardInterrupt as e: sys.exit(f'results: {e or "stopped"}')
 

@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from .anatomy import count_macs
+from .anatomy import count_macs, layer_table
 from .augment import Batches, default_augment
 from .checkpoint import RunFolder, check_history
 from .core import Diverged, check_choice, check_int, check_kind, check_number, fingerprint, from_plain, one_line, prepare_folder, styled, to_plain
@@ -101,6 +101,8 @@ class FitConfig:
     sync_bn: bool=False  # with several GPUs: batch norm works on the whole batch, not on the share of each
     before: tuple=()  # what is done to the network first, each a function of it and the training images: `FreezeScales()`, `Whiten()`, …
     sizes: tuple=()  # side of the images in training, from the first epochs to the last, as in (16, 24, 32); 32 throughout when empty
+    half: object=None  # train on half of every batch: `RandomHalf()` or `HardHalf()`
+    early_until: float=1.  # share of the run after which `prep` and `layer1` no longer learn
     views: int=2  # of each test image: 2 for `test_acc_flip`; 6 adds `test_acc_six`
     seed: int=0  # of order, augmentation and dropout
     full: bool=False  # train on the validation images too, for a final run
@@ -113,7 +115,8 @@ class FitConfig:
         check_number('label_smoothing', self.label_smoothing, least=0, below=1), check_number('l1', self.l1, least=0)
         check_choice('precision', self.precision, ('auto', 'float32', 'bfloat16', 'float16'))
         if self.ema is not None: check_number('ema', self.ema, above=0, below=1)
-        check_choice('views', self.views, (2, 6))
+        check_choice('views', self.views, (2, 6)), check_number('early_until', self.early_until, least=0, most=1)
+        if not (self.half is None or hasattr(self.half, 'make')): raise ValueError(f'half must be RandomHalf(), HardHalf() or None (got {self.half!r})')
         for name in 'before', 'sizes': object.__setattr__(self, name, tuple(getattr(self, name)))
         for side in self.sizes: check_int('sizes', side, 16, 32)
         for change in self.before:
@@ -125,7 +128,7 @@ class FitConfig:
     def identity(self):
         "Return the settings that a result depends on, as plain values; the augmentation is recorded beside them, as it was resolved"
         without = 'augment', 'device', 'progress', 'tensorboard'
-        later = 'sync_bn', 'before', 'sizes', 'views'  # left out at their defaults, so checkpoints from before they were there continue
+        later = 'sync_bn', 'before', 'sizes', 'half', 'early_until', 'views'  # left out at their defaults, so checkpoints from before they were there continue
         kept = [f.name for f in fields(self) if f.name not in without and not (f.name in later and getattr(self, f.name) == f.default)]
         return {name: to_plain(getattr(self, name)) for name in kept}
 
@@ -139,7 +142,7 @@ def train_epoch(trainer, progress=None):
     model, config, optimizer, scaler, world = trainer.model, trainer.config, trainer.optimizer, trainer.scaler, trainer.world
     sums, seen = torch.zeros(2, device=trainer.device), 0
     model.train()
-    for x, y in trainer.train_batches:
+    for x, y in trainer.batches():
         trainer.set_rates()
         n = trainer.images_in_step
         for part, labels in trainer.parts(x, y):
@@ -265,6 +268,7 @@ class Trainer:
         self.forward = self.world.wrap(self.model if config.compile else model)
         if config.compile: self.forward = torch.compile(self.forward, dynamic=False)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True) if config.ema else None
+        self.half = config.half and config.half.make(data, self.device)
         self.optimizer, self.scaler = self.make_optimizer(), self.precision.scaler()
         self.step, self.history = 0, []
         self.world.vary_seed(config.seed)
@@ -294,9 +298,20 @@ class Trainer:
     @property
     def pflop(self):
         "Floating-point operations of all epochs so far, in units of 10¹⁵: two for each multiply-add, forward once and backward twice"
-        sides = [self.config.side_at(epoch, self.schedule.epochs) for epoch in range(self.epoch)]
-        macs = {side: count_macs(self.model, side) for side in set(sides)}
-        return 6*len(self.split)*sum(macs[side] for side in sides)/1e15
+        n, config, epochs = len(self.split), self.config, self.schedule.epochs
+        def count(epoch):
+            rows = layer_table(self.model, config.side_at(epoch, epochs))
+            early = ('prep', 'layer1') if self.early_rests(epoch) else ()  # forward only
+            return sum(row['macs']*(2 if row['name'].startswith(early) else 6) for row in rows)
+        return n*sum(count(epoch)/(2 if self.half else 1) + (6*self.half.macs() if self.half else 0) for epoch in range(self.epoch))/1e15
+
+    def early_rests(self, epoch):
+        "Return whether `prep` and `layer1` no longer learn in an epoch, counted from 0"
+        return epoch >= self.config.early_until*self.schedule.epochs
+
+    def batches(self):
+        "Yield the batches of an epoch, or the chosen half of each"
+        for x, y in self.train_batches: yield self.half.choose(x, y) if self.half else (x, y)
 
     def make_optimizer(self):
         "Return the optimizer, at the learning rate of the first step"
@@ -309,9 +324,10 @@ class Trainer:
 
     @property
     def images_in_step(self):
-        "Images in the batch of this step, over all processes"
+        "Images that this step trains on, over all processes"
         done = self.step % len(self.train_batches)*self.config.batch_size
-        return min(self.config.batch_size, len(self.split) - done)
+        n = min(self.config.batch_size, len(self.split) - done)
+        return (n + 1)//2 if self.half else n
 
     def parts(self, x, y):
         "Yield a batch in parts, to fit a small GPU; with the last one, the processes average their gradients"
@@ -329,6 +345,8 @@ class Trainer:
         "Train for an epoch, evaluate on the validation images, and return the new row of the history"
         start = time.perf_counter()
         if self.epoch and self.rebuilds: self.optimizer = self.make_optimizer()
+        if self.early_rests(self.epoch):
+            for part in self.model.prep, self.model.layer1: part.requires_grad_(False)
         loss, acc = train_epoch(self, progress)
         self.average_buffers()
         seconds = time.perf_counter() - start
@@ -361,7 +379,8 @@ class Trainer:
 
     def _parts(self):
         parts = dict(model=self.model, optimizer=self.optimizer, scaler=self.scaler)
-        return parts | (dict(average=self.average) if self.average else {})
+        others = dict(average=self.average, half=self.half if hasattr(self.half, 'state_dict') else None)
+        return parts | {name: part for name, part in others.items() if part}
 
     def state_dict(self):
         "Return the state of everything that changes, except the history"
@@ -384,6 +403,7 @@ def check_fit(model, data, schedule, config):
     check_int('batch_size', config.batch_size, 1, len(data.train) + config.full*len(data.valid))
     check_processes(data, config, pick_device(config.device), current_world())
     if schedule.momentum and not getattr(config.optim, 'momentum', True): raise ValueError('a schedule that cycles momentum needs an optimizer with momentum: use OneCycle(…, momentum=None)')
+    if config.early_until < 1 and not all(hasattr(unwrap(model), part) for part in ('prep', 'layer1')): raise ValueError(f'early_until needs a network with prep and layer1 (got {type(unwrap(model)).__name__})')
     device, classes = next(model.parameters()).device, len(data.classes)
     with torch.no_grad(), preserve_randomness(device), evaluating(unwrap(model)) as network:
         logits = network(torch.zeros(2, 3, 32, 32, device=device))
@@ -396,6 +416,7 @@ def check_fit(model, data, schedule, config):
 def check_processes(data, config, device, world):
     "Raise a `ValueError` for what several processes cannot train together"
     if config.sync_bn and device.type != 'cuda': raise ValueError(f'sync_bn needs GPUs: PyTorch has no synchronized batch norm for device {device.type}; leave it out')
+    if world.size > 1 and (config.half or config.early_until < 1): raise ValueError('half and early_until are for one process: leave them out')
     images = len(data.train) + config.full*len(data.valid)
     last = images % config.batch_size or config.batch_size
     if last < world.size: raise ValueError(f'the last batch of an epoch has {last} of the {images:,} images, which is too few for {world.size} processes: choose another batch_size (got {config.batch_size})')
@@ -456,7 +477,8 @@ class Progress:
     def __init__(self, trainer): self.trainer, self.on, self.next_look = trainer, trainer.config.progress and trainer.world.is_first, time.monotonic() + .5
 
     def __enter__(self):
-        images, trainer = len(self.trainer.split), self.trainer
+        trainer = self.trainer
+        images = len(trainer.split)/(2 if trainer.half else 1)
         self.bar = tqdm(total=images*trainer.schedule.epochs, initial=images*trainer.epoch, unit=' images', unit_scale=True, leave=False,
                         disable=not self.on, dynamic_ncols=True)
         if self.on: tqdm.write('\n'.join([HEADER, *map(epoch_row, trainer.history)]))

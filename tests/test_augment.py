@@ -13,10 +13,10 @@ from cifar_resnet.data import CIFAR10_MEAN, CIFAR10_STD, get_data
 from cifar_resnet.device import memory_format
 from cifar_resnet.explore import (class_means, count_classes, nearest_images, plot_class_balance, plot_histograms,
                                   show_images, show_pairs, show_samples)
-from cifar_resnet.recipes import DIGITS, ONE_CYCLE, Gray, ResizedCrop, recipes
+from cifar_resnet.recipes import ABOUT, DIGITS, ONE_CYCLE, Gray, ResizedCrop, recipes
 
 A = import_albumentations()
-PUBLISHED = [r for r in recipes().values() if r.data == 'cifar10']
+PUBLISHED = [recipes()[name] for name in ABOUT]
 BLACK, DEFAULT = (0, 0, 0), Steps((Crop(4), Flip(.5), Cutout(8)))
 
 

@@ -60,7 +60,7 @@ def test_wrong_arguments(make, says): one_clear_line(make, says, error=ValueErro
     (np.zeros((1, 3, 32, 32)), 'got a ndarray'), (torch.zeros(2, 3, 28, 28), 'resize them first (got (2, 3, 28, 28))'), (torch.zeros(2, 1, 32, 32), 'takes images (N, 3, 32, 32)'),
     (torch.zeros(3, 32, 32), 'takes images (N, 3, 32, 32)'), (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), 'normalized floats')])
 def test_wrong_images(x, says):
-    net = CustomResNet(8)
+    net = CustomResNet(8).eval()  # in training it takes smaller squares too
     one_clear_line(lambda: net(x), says, error=ValueError)
     one_clear_line(lambda: net.features(x), says, error=ValueError)
 

@@ -94,10 +94,10 @@ def test_settings(name):
 
 
 def test_names():
-    assert list(recipes()) == [*FIVE, 'one_cycle', 'digits'] and list(ABOUT) == [*FIVE, 'one_cycle']
+    assert list(recipes()) == [*FIVE, 'one_cycle', 'digits', 'cpu94', 'cpu95', 'accurate-strict', 'accurate-free', 'fast94'] and list(ABOUT) == [*FIVE, 'one_cycle']
     assert all(recipe.name == name for name, recipe in recipes().items())
     recipes().clear()
-    assert len(recipes()) == 7  # a copy each time
+    assert len(recipes()) == 12  # a copy each time
 
 
 # --- learning rates ------------------------------------------------------------
@@ -386,7 +386,7 @@ def test_single_faults():
 
 
 def test_find_recipes():
-    assert find_recipes(*(recipe.name for recipe in EVERY)) == EVERY and len({recipe.name for recipe in EVERY}) == len(EVERY) == 7 + 5 + 13 + 8
+    assert find_recipes(*(recipe.name for recipe in EVERY)) == EVERY and len({recipe.name for recipe in EVERY}) == len(EVERY) == 12 + 5 + 13 + 8
     assert find_recipes() == []
     assert [r.name for r in find_recipes('era_s10', 'era_s10-fixed', 'vertical-flips')] == ['era_s10', 'era_s10-fixed', 'vertical-flips']
     with pytest.raises(ValueError, match=r"there is no recipe 'eva9'; choose from eva8_s8, .*, era_s10-fixed, .*, no-flip"): find_recipes('eva8_s8', 'eva9')
@@ -459,7 +459,8 @@ CHANGES = {
     OneCycle: dict(lr_min=.02, lr_max=.2, epochs=3, peak_epoch=.5, anneal='cos', momentum=(.85, .9), final=0.),
     FitConfig: dict(optim=Optim('adam'), augment=None, batch_size=24, accumulate=2, label_smoothing=.1, l1=.001, precision='bfloat16', ema=.5, seed=1, full=True),
     Optim: dict(name='adam', momentum=.5, weight_decay=.1, decay_all=False, nesterov=False, rebuilt_at=.02)}
-OTHERWISE = {Recipe: {'name'}, FitConfig: {'compile', 'device', 'progress', 'tensorboard', 'sync_bn'}}  # tests of their own, below
+SPEED = {'before', 'sizes', 'half', 'early_until', 'views'}  # test_speed
+OTHERWISE = {Recipe: {'name'}, FitConfig: {'compile', 'device', 'progress', 'tensorboard', 'sync_bn'} | SPEED}  # tests of their own, below
 
 
 def with_field(kind, field, value):
