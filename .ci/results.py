@@ -5,6 +5,8 @@ usage: python .ci/results.py cpu|gpu [NAME]     the planned runs that results/ l
        python .ci/results.py bench         the speed of training on this CPU, beside the baseline
        python .ci/results.py demo          the seconds that `make demo` takes, three times
        python .ci/results.py analysis      the seconds of predicting all test images, and of a report
+       python .ci/results.py views         accuracy and cost of several views of each test image
+       python .ci/results.py limits        where the time of a training step goes on this CPU, and how near it is to the machine's limit
        torchrun --nproc_per_node=2 .ci/results.py scaling      the speed of one process and of two on this CPU
 """
 import json
@@ -93,10 +95,95 @@ def scaling(rounds=5, steps=2, width=64, batch_size=512):
         if world.is_first: print(rates, exchange, save_record('scaling_cpu', record), sep='\n')
 
 
-def main(kind='', only=''):
+def views(steps=21):
+    "Measure accuracy and cost of one, two and six views, and of six only where the network is unsure"
+    import torch
+    from cifar_resnet.anatomy import count_macs
+    from cifar_resnet.augment import Batches
+    from cifar_resnet.core import save_record
+    from cifar_resnet.data import get_data
+    from cifar_resnet.model import load_weights
+    from cifar_resnet.speed import Shifted
+    from cifar_resnet.train import infer
+    data, (model, _) = get_data('cifar10'), load_weights('one_cycle_24')
+    def look(split):
+        batches = Batches(split, 1000)
+        def collect(batches): return [torch.cat(parts) for parts in zip(*infer(model, batches, flip=True))]
+        alone, mirrored, labels = collect(batches)
+        moved = [sum(collect(Shifted(batches, by))[:2]) for by in (1, -1)]
+        flips = alone + mirrored
+        return alone, flips, flips + sum(moved)/2, labels
+    def judge(alone, flips, six, labels):
+        margin = flips.softmax(1).topk(2).values @ torch.tensor([1., -1.])
+        order = margin.argsort()
+        right = lambda logits: (logits.argmax(1) == labels).float()
+        def mixed(share):
+            unsure = order[:round(share*len(order))]
+            logits = flips.clone()
+            logits[unsure] = six[unsure]
+            return right(logits).mean().item()
+        return dict(one=right(alone).mean().item(), two=right(flips).mean().item(), six=right(six).mean().item(), unsure=[mixed(i/(steps - 1)) for i in range(steps)])
+    record = dict(data='cifar10', weights='one_cycle_24', trained_on='cpu', shares=[i/(steps - 1) for i in range(steps)],
+                  pflop_one=2*count_macs(model)*len(data.test)/1e15, test=judge(*look(data.test)))
+    print(record['test'], save_record('views', record), sep='\n')
+
+
+def matrix_rate(n=4096, times=8):
+    "Return the floating-point operations per second of large bf16 matrix products, the best of several"
+    import torch
+    a, b = (torch.randn(n, n).bfloat16() for _ in range(2))
+    return max(2*n**3/measure_seconds(lambda: a @ b) for _ in range(times))
+
+
+def train_steps(keep, side=32, steps=5, batch_size=512, profile=False):
+    "Train for some steps in this process, with freed memory kept or not; print seconds of each, and the time in each kind of operation"
+    import torch
+    from cifar_resnet import train
+    from cifar_resnet.data import get_data
+    from cifar_resnet.model import CustomResNet
+    from cifar_resnet.train import FitConfig, OneCycle, Trainer, train_epoch
+    if keep == '0': train.reuse_memory = lambda: None
+    side, steps = int(side), int(steps)
+    data = get_data('cifar10')
+    from dataclasses import replace
+    few = replace(data, train=data.train[:batch_size], valid=data.valid[:0])
+    torch.manual_seed(0)
+    trainer = Trainer(CustomResNet(logit_scale=.125), few, OneCycle(.01, .02), FitConfig(batch_size=batch_size, device='cpu', sizes=(side,)))
+    seconds = [measure_seconds(lambda: train_epoch(trainer)) for _ in range(steps + 2)][2:]
+    found = dict(seconds=seconds, peak_memory_mb=train.peak_memory(trainer.device))
+    if profile:
+        from torch.profiler import ProfilerActivity, profile as record_function
+        with record_function(activities=[ProfilerActivity.CPU]) as prof:
+            for _ in range(2): train_epoch(trainer)
+        found['operations'] = {e.key: e.self_cpu_time_total/2e6 for e in prof.key_averages() if e.self_cpu_time_total > 2e3}
+    print('\n' + json.dumps(found))
+
+
+def limits(rounds=5):
+    "Measure, in processes that take turns, what keeping freed memory gains; and the rate of the machine, and where the time of a step goes"
+    import os
+    from cifar_resnet.anatomy import count_macs
+    from cifar_resnet.core import save_record
+    from cifar_resnet.model import CustomResNet
+    def run(keep, *args):
+        env = os.environ | dict(THP_MEM_ALLOC_ENABLE=keep)
+        done = subprocess.run([sys.executable, __file__, 'train_steps', keep, *map(str, args)], env=env, check=True, capture_output=True, text=True)
+        return json.loads(done.stdout.splitlines()[-1])
+    turns = {name: [] for name in ('returned', 'kept')}
+    for _ in range(rounds):
+        for name, keep in ('returned', '0'), ('kept', '1'): turns[name].append(run(keep))
+    record = dict(data='cifar10', trained_on='cpu', batch_size=512, rounds=rounds, matrix_flops=matrix_rate(), macs=count_macs(CustomResNet()),
+                  images_per_second={name: [512*len(t['seconds'])/sum(t['seconds']) for t in runs] for name, runs in turns.items()},
+                  peak_memory_mb={name: [t['peak_memory_mb'] for t in runs] for name, runs in turns.items()},
+                  by_side={str(side): 512*5/sum(run('1', side)['seconds']) for side in (16, 20, 24, 28, 32)},
+                  operations={name: run(keep, 32, 3, 512, 1)['operations'] for name, keep in (('returned', '0'), ('kept', '1'))})
+    print({k: v for k, v in record.items() if k != 'operations'}, save_record('limits_cpu', record), sep='\n')
+
+
+def main(kind='', *args):
     from cifar_resnet.core import DataError, TrainingError
     from cifar_resnet.records import make_missing
-    try: dict(bench=bench, demo=demo, analysis=analysis, scaling=scaling).get(kind, lambda: make_missing(kind, only=only))()
+    try: dict(bench=bench, demo=demo, analysis=analysis, scaling=scaling, views=views, limits=limits, train_steps=train_steps).get(kind, lambda *only: make_missing(kind, only=''.join(only)))(*args)
     except (DataError, TrainingError, ValueError) as e: sys.exit(f'results: {e}')
     except KeyboardInterrupt as e: sys.exit(f'results: {e or "stopped"}')
 

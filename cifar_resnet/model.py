@@ -16,7 +16,7 @@ from fastcore.xdg import xdg_cache_home
 from torch import nn
 
 from .core import DataError, check_int, check_number, home_page, join_names, load_record, one_line, record_names, results_folders, to_path, to_plain, write_atomic
-from .device import evaluating, unwrap
+from .device import Conv2d, evaluating, unwrap
 from .fetch import Remote, fetch, matches
 
 # %% ../nbs/01_model.ipynb #d7578f6b
@@ -45,7 +45,7 @@ def conv_block(
     padding_mode:str='zeros',  # what the convolution sees beyond the border
 ) -> nn.Sequential:
     "Return a 3×3 convolution with its norm, activation, pool and dropout, in the order given"
-    conv = nn.Conv2d(ni, no, 3, padding=1, bias=bias, padding_mode=padding_mode)
+    conv = Conv2d(ni, no, 3, padding=1, bias=bias, padding_mode=padding_mode)
     parts = dict(conv=conv, norm=nn.BatchNorm2d(no), act=_activation(act)())
     _check_order(order, needed=['conv'] + ['pool']*pool + ['drop']*bool(drop))
     if pool: parts['pool'] = nn.MaxPool2d(2)

@@ -348,22 +348,20 @@ def tricks() -> dict:
     scales, momentum, whiten, dirac = config.before
     crop, flip = config.augment.steps
     def act(name): return dict(network=CPU94.network | dict(act=name))
+    sgd = dict(schedule=OneCycle(.02, .4, 8, 2, momentum=None, final=0.))
     changes = {
-        'all-at-32': dict(sizes=(), schedule=cycle.stretch(5)), 'all-at-32-short': dict(sizes=(), schedule=cycle.stretch(4)),
-        'sgd': dict(optim=FastBias(bias_factor=16.), schedule=OneCycle(.02, .4, 8, 2, momentum=None, final=0.)),
-        'sgd-one-bias-rate': dict(optim=Optim(), schedule=OneCycle(.02, .4, 8, 2, momentum=None, final=0.)),
-        'newton-schulz-5': dict(optim=replace(config.optim, steps=5)),
-        'scales-learn': dict(before=(momentum, whiten, dirac)), 'norm-momentum-0.1': dict(before=(scales, whiten, dirac)),
-        'ghosts-32': dict(before=(scales, momentum, whiten, dirac, GhostNorms(32))),
-        'bias-rate-1': dict(optim=replace(config.optim, bias_factor=1.)), 'bias-rate-64': dict(optim=replace(config.optim, bias_factor=64.)),
-        'no-whitening': dict(before=(scales, momentum, dirac)), 'whitening-learns': dict(before=(scales, momentum, Whiten('filters'), dirac)),
-        'no-dirac': dict(before=(scales, momentum, whiten)),
+        'all-at-32': dict(sizes=(), schedule=cycle.stretch(5)), 'sgd': dict(optim=FastBias(bias_factor=16.), **sgd),
+        'scales-learn': dict(before=(momentum, whiten, dirac)), 'bias-rate-1': dict(optim=replace(config.optim, bias_factor=1.)),
+        'no-whitening': dict(before=(scales, momentum, dirac)), 'no-dirac': dict(before=(scales, momentum, whiten)),
         'no-smoothing': dict(label_smoothing=0.), 'random-flips': dict(swap={flip: Flip(.5)}),
-        'cutout-8': dict(augment=Steps((crop, flip, Cutout(8)))), 'crop-4': dict(swap={crop: Crop(4)}), 'jitter': dict(augment=Steps((crop, flip, Jitter()))),
-        'last-rate-0.01': dict(schedule=replace(cycle, final=cycle.lr_max*.01)), 'last-rate-0.1': dict(schedule=replace(cycle, final=cycle.lr_max*.1)),
-        'average': dict(ema=.99, schedule=replace(cycle, final=cycle.lr_max*.1)),
-        'momentum-cycles': dict(schedule=replace(cycle, momentum=(.55, .65))),
-        'hard-halves': dict(half=HardHalf(), batch_size=1024, schedule=cycle.stretch(16)), 'random-halves': dict(half=RandomHalf(), batch_size=1024, schedule=cycle.stretch(16)),
-        'batch-256': dict(batch_size=256, schedule=replace(cycle, lr_max=.085)), 'batch-1024': dict(batch_size=1024, schedule=replace(cycle, lr_max=.17)),
-        'early-layers-rest': dict(early_until=.75), 'celu': act('CELU'), 'gelu': act('GELU'), 'silu': act('SiLU')}
+        'average': dict(ema=.99, schedule=replace(cycle, final=cycle.lr_max*.1)), 'hard-halves': dict(half=HardHalf(), batch_size=1024, schedule=cycle.stretch(16)),
+        'ghosts-32': dict(before=(scales, momentum, whiten, dirac, GhostNorms(32))), 'silu': act('SiLU'), 'early-layers-rest': dict(early_until=.75),
+        'random-halves': dict(half=RandomHalf(), batch_size=1024, schedule=cycle.stretch(16)), 'batch-1024': dict(batch_size=1024, schedule=replace(cycle, lr_max=.17)),
+        'momentum-cycles': dict(schedule=replace(cycle, momentum=(.55, .65))), 'last-rate-0.1': dict(schedule=replace(cycle, final=cycle.lr_max*.1)),
+        'last-rate-0.01': dict(schedule=replace(cycle, final=cycle.lr_max*.01)), 'jitter': dict(augment=Steps((crop, flip, Jitter()))),
+        'whitening-learns': dict(before=(scales, momentum, Whiten('filters'), dirac)), 'norm-momentum-0.1': dict(before=(scales, whiten, dirac)),
+        'newton-schulz-5': dict(optim=replace(config.optim, steps=5)), 'bias-rate-64': dict(optim=replace(config.optim, bias_factor=64.)),
+        'sgd-one-bias-rate': dict(optim=Optim(), **sgd), 'batch-256': dict(batch_size=256, schedule=replace(cycle, lr_max=.085)),
+        'cutout-8': dict(augment=Steps((crop, flip, Cutout(8)))), 'crop-4': dict(swap={crop: Crop(4)}), 'celu': act('CELU'), 'gelu': act('GELU'),
+        'all-at-32-short': dict(sizes=(), schedule=cycle.stretch(4))}
     return {name: change(CPU94, name, **c) for name, c in changes.items()}
