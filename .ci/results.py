@@ -135,48 +135,48 @@ def matrix_rate(n=4096, times=8):
     return max(2*n**3/measure_seconds(lambda: a @ b) for _ in range(times))
 
 
-def train_steps(keep, side=32, steps=5, batch_size=512, profile=False):
-    "Train for some steps in this process, with freed memory kept or not; print seconds of each, and the time in each kind of operation"
+def train_steps(how, side=32, steps=4, profile=False, batch_size=512):
+    "Train for some steps in this process; print the seconds of each, and the time in each kind of operation"
+    from dataclasses import replace
     import torch
-    from cifar_resnet import train
+    from cifar_resnet import device, train
     from cifar_resnet.data import get_data
     from cifar_resnet.model import CustomResNet
     from cifar_resnet.train import FitConfig, OneCycle, Trainer, train_epoch
-    if keep == '0': train.reuse_memory = lambda: None
-    side, steps = int(side), int(steps)
+    if how == 'before': train.reuse_memory = lambda: None
+    if how != 'both': device.Conv2d._joined = lambda self, x: 1
     data = get_data('cifar10')
-    from dataclasses import replace
     few = replace(data, train=data.train[:batch_size], valid=data.valid[:0])
     torch.manual_seed(0)
-    trainer = Trainer(CustomResNet(logit_scale=.125), few, OneCycle(.01, .02), FitConfig(batch_size=batch_size, device='cpu', sizes=(side,)))
-    seconds = [measure_seconds(lambda: train_epoch(trainer)) for _ in range(steps + 2)][2:]
+    trainer = Trainer(CustomResNet(logit_scale=.125), few, OneCycle(.01, .02), FitConfig(batch_size=batch_size, device='cpu', sizes=(int(side),)))
+    seconds = [measure_seconds(lambda: train_epoch(trainer)) for _ in range(int(steps) + 1)][1:]  # the first warms up
     found = dict(seconds=seconds, peak_memory_mb=train.peak_memory(trainer.device))
     if profile:
-        from torch.profiler import ProfilerActivity, profile as record_function
-        with record_function(activities=[ProfilerActivity.CPU]) as prof:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
             for _ in range(2): train_epoch(trainer)
-        found['operations'] = {e.key: e.self_cpu_time_total/2e6 for e in prof.key_averages() if e.self_cpu_time_total > 2e3}
+        found['operations'] = {e.key: e.self_cpu_time_total/2e6 for e in seen.key_averages() if e.self_cpu_time_total > 2e3}
     print('\n' + json.dumps(found))
 
 
-def limits(rounds=5):
-    "Measure, in processes that take turns, what keeping freed memory gains; and the rate of the machine, and where the time of a step goes"
+def limits(rounds=5, batch_size=512):
+    "Measure, in processes that take turns, what keeping freed memory and joining small maps gain; the rate of the machine; and where the time of a step goes"
     import os
     from cifar_resnet.anatomy import count_macs
     from cifar_resnet.core import save_record
     from cifar_resnet.model import CustomResNet
-    def run(keep, *args):
-        env = os.environ | dict(THP_MEM_ALLOC_ENABLE=keep)
-        done = subprocess.run([sys.executable, __file__, 'train_steps', keep, *map(str, args)], env=env, check=True, capture_output=True, text=True)
+    def run(how, *args):
+        env = os.environ | dict(THP_MEM_ALLOC_ENABLE='0' if how == 'before' else '1')
+        done = subprocess.run([sys.executable, __file__, 'train_steps', how, *map(str, args)], env=env, check=True, capture_output=True, text=True)
         return json.loads(done.stdout.splitlines()[-1])
-    turns = {name: [] for name in ('returned', 'kept')}
-    for _ in range(rounds):
-        for name, keep in ('returned', '0'), ('kept', '1'): turns[name].append(run(keep))
-    record = dict(data='cifar10', trained_on='cpu', batch_size=512, rounds=rounds, matrix_flops=matrix_rate(), macs=count_macs(CustomResNet()),
-                  images_per_second={name: [512*len(t['seconds'])/sum(t['seconds']) for t in runs] for name, runs in turns.items()},
-                  peak_memory_mb={name: [t['peak_memory_mb'] for t in runs] for name, runs in turns.items()},
-                  by_side={str(side): 512*5/sum(run('1', side)['seconds']) for side in (16, 20, 24, 28, 32)},
-                  operations={name: run(keep, 32, 3, 512, 1)['operations'] for name, keep in (('returned', '0'), ('kept', '1'))})
+    def rate(found): return batch_size*len(found['seconds'])/sum(found['seconds'])
+    turns = {how: [] for how in ('before', 'kept', 'both')}
+    for _ in range(int(rounds)):
+        for how, runs in turns.items(): runs.append(run(how))
+    record = dict(data='cifar10', trained_on='cpu', batch_size=batch_size, rounds=int(rounds), matrix_flops=matrix_rate(), macs=count_macs(CustomResNet()),
+                  images_per_second={how: [rate(found) for found in runs] for how, runs in turns.items()},
+                  peak_memory_mb={how: [found['peak_memory_mb'] for found in runs] for how, runs in turns.items()},
+                  by_side={side: {how: rate(run(how, side)) for how in ('before', 'both')} for side in (16, 20, 24, 28)},
+                  operations={how: run(how, 32, 2, 1)['operations'] for how in turns})
     print({k: v for k, v in record.items() if k != 'operations'}, save_record('limits_cpu', record), sep='\n')
 
 

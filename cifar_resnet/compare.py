@@ -214,7 +214,7 @@ def summarize_effect(
 def plot_tricks():
     "Draw what each change of `cpu94` does to the validation accuracy, with its interval, largest loss first"
     import matplotlib.pyplot as plt
-    effects = {name: effect for name in tricks() if len(effect := trick_effect(name)) > 1}
+    effects = {name: effect for name in tricks() if name != 'cpu94' and len(effect := trick_effect(name)) > 1}
     fig, ax = plt.subplots(figsize=(7.6, 1.1 + .27*len(effects)))
     draw_differences(ax, dict(sorted(effects.items(), key=lambda e: np.mean(e[1]))))
     ax.set(xlabel='accuracy with the change minus accuracy without it (points)', title='cpu94 at width 16, one choice changed, validation')

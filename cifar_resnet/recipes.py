@@ -327,12 +327,13 @@ def find_recipes(
 from .speed import AlternatingFlip, Dirac, FastBias, FreezeScales, GhostNorms, HardHalf, Jitter, Muon, NormMomentum, RandomHalf, Whiten
 
 CPU94 = Recipe(
-    'cpu94', OneCycle(0., .12, 8, 0, momentum=None, final=0.),
-    FitConfig(Muon(), Steps((Crop(3), AlternatingFlip())), label_smoothing=.2, full=True, sizes=(16, 16, 16, 24, 24, 24, 32, 32), views=6,
+    'cpu94', OneCycle(0., .12, 9, 0, momentum=None, final=0.),
+    FitConfig(Muon(), Steps((Crop(3), AlternatingFlip())), label_smoothing=.2, full=True, sizes=(16, 24, 32), views=6,
               before=(FreezeScales(), NormMomentum(.4), Whiten(), Dirac())),
     dict(logit_scale=.125))
 
 def _lengthen(name, sizes, **changes):
+    "Return `CPU94` with an epoch at each of `sizes`"
     return change(CPU94, name, schedule=CPU94.schedule.stretch(len(sizes)), sizes=sizes, **changes)
 
 CPU95 = _lengthen('cpu95', (16,)*5 + (24,)*5 + (32,)*6)
@@ -343,11 +344,12 @@ RECIPES |= {r.name: r for r in (CPU94, CPU95, ACCURATE_STRICT, ACCURATE_FREE, FA
 
 # %% ../nbs/06_speed.ipynb #spd110
 def tricks() -> dict:
-    "Return `CPU94` with one choice changed at a time, by name"
-    config, cycle = CPU94.config, CPU94.schedule
+    "Return `CPU94` over 8 epochs, and the same with one choice changed at a time, by name"
+    base = _lengthen('cpu94', (16,)*3 + (24,)*3 + (32,)*2)
+    config, cycle = base.config, base.schedule
     scales, momentum, whiten, dirac = config.before
     crop, flip = config.augment.steps
-    def act(name): return dict(network=CPU94.network | dict(act=name))
+    def act(name): return dict(network=base.network | dict(act=name))
     sgd = dict(schedule=OneCycle(.02, .4, 8, 2, momentum=None, final=0.))
     changes = {
         'all-at-32': dict(sizes=(), schedule=cycle.stretch(5)), 'sgd': dict(optim=FastBias(bias_factor=16.), **sgd),
@@ -364,4 +366,4 @@ def tricks() -> dict:
         'sgd-one-bias-rate': dict(optim=Optim(), **sgd), 'batch-256': dict(batch_size=256, schedule=replace(cycle, lr_max=.085)),
         'cutout-8': dict(augment=Steps((crop, flip, Cutout(8)))), 'crop-4': dict(swap={crop: Crop(4)}), 'celu': act('CELU'), 'gelu': act('GELU'),
         'all-at-32-short': dict(sizes=(), schedule=cycle.stretch(4))}
-    return {name: change(CPU94, name, **c) for name, c in changes.items()}
+    return {name: change(base, name, **c) for name, c in (dict(cpu94={}) | changes).items()}

@@ -67,7 +67,7 @@ def trick_runs(seeds, width=16):
     "Plan short runs of `cpu94` on a small network, with one choice changed at a time, judged on the validation images"
     def small(r): return replace(r, network=r.network | dict(width=width))
     return [Planned(f'tricks/{name}-width{width}-{seed}', small(r), seed, settings=dict(full=False), test=False)
-            for name, r in (dict(cpu94=CPU94) | tricks()).items() for seed in seeds]
+            for name, r in tricks().items() for seed in seeds]
 
 def fault_runs(seeds):
     "Plan the course's recipe with and without single faults, on a small network for 4 epochs, judged on the validation images"
