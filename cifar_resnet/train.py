@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEADER', 'OneCycle', 'FitConfig', 'train_epoch', 'Run', 'fit', 'compute_loss', 'check_finite', 'infer', 'evaluate',
-           'Trainer', 'check_fit', 'check_processes', 'finish', 'check_record', 'epoch_row', 'Progress', 'log_scalars',
-           'plot_schedule', 'plot_run']
+           'average_views', 'Trainer', 'check_fit', 'check_processes', 'finish', 'check_record', 'epoch_row',
+           'Progress', 'log_scalars', 'plot_schedule', 'plot_run']
 
 # %% ../nbs/03_one_cycle.ipynb #418a1d96
 import math, time
@@ -250,6 +250,24 @@ def evaluate(
     if not math.isfinite(loss): raise Diverged(f'the loss on these images is {loss}: the network returns logits that are not finite')
     n = max(n, 1)
     return loss/n, correct/n
+
+# %% ../nbs/03_one_cycle.ipynb #views-avg
+def average_views(
+    model:nn.Module,  # returns logits; keeps its mode
+    split,  # images that may be mirrored
+    share:float=1.,  # of the images, most doubtful first, that get six views; the others get two
+    precision:Precision=None,  # as in training; the fastest for the device when not given
+):  # (N, classes)
+    "Return logits averaged over two views of each image (itself, mirrored), or six (these, and moved by a pixel each way)"
+    device = next(model.parameters()).device
+    def look(part, by): return sum(torch.cat(logits) for logits in list(zip(*infer(model, Shifted(Batches(part, 1000, device=device), by), precision, flip=True)))[:2])/2
+    logits = look(split, 0)
+    best, second = logits.softmax(1).topk(2).values.T
+    doubtful = (best - second).argsort()[:round(check_number('share', share, least=0, most=1)*len(split))]
+    if not len(doubtful): return logits
+    part = split[doubtful.cpu().numpy()]
+    logits[doubtful] = logits[doubtful]/2 + (look(part, 1) + look(part, -1))/4
+    return logits
 
 # %% ../nbs/03_one_cycle.ipynb #1eb2d591
 class Trainer:

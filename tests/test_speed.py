@@ -17,7 +17,7 @@ from cifar_resnet.data import ImageData, Split, get_data
 from cifar_resnet.device import Optim
 from cifar_resnet.model import CustomResNet
 from cifar_resnet.recipes import CPU94, KINDS, change, recipes, run_recipe, tricks
-from cifar_resnet.train import FitConfig, OneCycle, Trainer, fit
+from cifar_resnet.train import FitConfig, OneCycle, Trainer, average_views, fit
 
 ONCE = OneCycle(.01, .05, 1, .5, momentum=None)
 
@@ -325,6 +325,7 @@ def test_six_views():
     def both(x): return (logits(x) + logits(x.flip(-1)))/2
     padded = F.pad(x, (1,)*4, mode='reflect')
     right = {'test_acc': logits(x), 'test_acc_flip': both(x), 'test_acc_six': both(x)/2 + (both(padded[..., :32, :32]) + both(padded[..., 2:, 2:]))/4}
+    for share, name in (0, 'test_acc_flip'), (1, 'test_acc_six'): torch.testing.assert_close(average_views(trainer.model, data.test, share, trainer.precision), right[name])
     right = {name: out.argmax(1).numpy() for name, out in right.items()}
     assert len({tuple(classes) for classes in right.values()}) == 3  # they differ for some image
     for name, labels in right.items():
@@ -335,6 +336,16 @@ def test_six_views():
 
 
 # Together
+
+def test_six_views_for_the_most_doubtful():
+    data, model = photographs(), net()
+    two, some, six = (average_views(model, data.test, share) for share in (0, .3, 1))
+    changed = torch.tensor([not a.equal(b) for a, b in zip(some, two)])
+    gap = (two.softmax(1).topk(2).values @ torch.tensor([1., -1.]))
+    assert changed.sum() == 15 and gap[changed].max() <= gap[~changed].min()
+    torch.testing.assert_close(some[changed], six[changed], atol=2e-2, rtol=.1)  # other batches, in 16 bits where the machine can
+    with pytest.raises(ValueError, match='share must be'): average_views(model, data.test, 2)
+
 
 def test_settings_that_are_not_used_leave_no_trace():
     assert not {'before', 'sizes', 'half', 'early_until', 'views'} & FitConfig().identity().keys()
