@@ -111,13 +111,6 @@ def views(steps=21):
     print(record, save_record('views', record), sep='\n')
 
 
-def matrix_rate(n=4096, times=8):
-    "Return the floating-point operations per second of large bf16 matrix products, the best of several"
-    import torch
-    a, b = (torch.randn(n, n).bfloat16() for _ in range(2))
-    return max(2*n**3/measure_seconds(lambda: a @ b) for _ in range(times))
-
-
 def train_steps(how, side=32, steps=4, profile=False, batch_size=512):
     "Train for some steps in this process; print the seconds of each, and the time in each kind of operation"
     from dataclasses import replace
@@ -147,6 +140,7 @@ def limits(rounds=5, batch_size=512):
     from cifar_resnet.anatomy import count_macs
     from cifar_resnet.core import save_record
     from cifar_resnet.model import CustomResNet
+    from cifar_resnet.records import measure_matrix_rate
     def run(how, *args):
         env = os.environ | dict(THP_MEM_ALLOC_ENABLE='0' if how == 'before' else '1')
         done = subprocess.run([sys.executable, __file__, 'train_steps', how, *map(str, args)], env=env, check=True, capture_output=True, text=True)
@@ -155,7 +149,7 @@ def limits(rounds=5, batch_size=512):
     turns = {how: [] for how in ('before', 'kept', 'both')}
     for _ in range(int(rounds)):
         for how, runs in turns.items(): runs.append(run(how))
-    record = dict(data='cifar10', trained_on='cpu', batch_size=batch_size, rounds=int(rounds), matrix_flops=matrix_rate(), macs=count_macs(CustomResNet()),
+    record = dict(data='cifar10', trained_on='cpu', batch_size=batch_size, rounds=int(rounds), matrix_flops=measure_matrix_rate(), macs=count_macs(CustomResNet()),
                   images_per_second={how: [rate(found) for found in runs] for how, runs in turns.items()},
                   peak_memory_mb={how: [found['peak_memory_mb'] for found in runs] for how, runs in turns.items()},
                   by_side={side: {how: rate(run(how, side)) for how in ('before', 'both')} for side in (16, 20, 24, 28)},

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PUBLISHED_MARKS', 'find_records', 'completed', 'summarize_accuracy', 'interval', 'step_in_words', 'systems_table',
            'plot_accuracies', 'fault_accuracies', 'fault_cost', 'cost_lines', 'draw_differences', 'plot_fault_costs',
-           'trick_accuracies', 'trick_effect', 'summarize_effect', 'plot_tricks', 'climb_points', 'plot_climb']
+           'trick_accuracies', 'trick_effect', 'summarize_effect', 'plot_tricks', 'plot_ladder', 'climb_points',
+           'plot_climb']
 
 # %% ../nbs/compare.ipynb #compare002
 import math, re
@@ -14,7 +15,7 @@ import numpy as np
 
 from .augment import Crop, Cutout, Flip, Steps
 from .core import load_record, record_names, styled
-from .recipes import ABOUT, BLACK, RECIPES, Gray, ResizedCrop, recipes, single_faults, tricks
+from .recipes import ABOUT, BLACK, RECIPES, Gray, ResizedCrop, recipes, ladder, single_faults, tricks
 
 # %% ../nbs/compare.ipynb #compare003
 def find_records(
@@ -218,6 +219,24 @@ def plot_tricks():
     fig, ax = plt.subplots(figsize=(7.6, 1.1 + .27*len(effects)))
     draw_differences(ax, dict(sorted(effects.items(), key=lambda e: np.mean(e[1]))))
     ax.set(xlabel='accuracy with the change minus accuracy without it (points)', title='cpu94 at width 16, one choice changed, validation')
+    return fig
+
+# %% ../nbs/compare.ipynb #cmp-lad1
+@styled
+def plot_ladder():
+    "Draw the validation accuracy of each rung of `ladder`, with its interval"
+    import matplotlib.pyplot as plt, seaborn as sns
+    found = {name: list(trick_accuracies(recipe.name).values()) for name, recipe in ladder().items()}
+    fig, ax = plt.subplots(figsize=(7.6, 3.4))
+    for i, accs in enumerate(found.values()):
+        if len(accs) < 2: continue
+        mean, low, high = (100*v for v in interval(accs))
+        ax.plot([low, high], [i, i], color=sns.color_palette('deep')[0], lw=3, solid_capstyle='round')
+        ax.plot(mean, i, 'o', color=sns.color_palette('deep')[3], ms=6)
+        ax.annotate(f'{mean:.1f}', (mean, i), xytext=(0, 6), textcoords='offset points', fontsize=8, ha='center')
+    ax.set_yticks(range(len(found)), [name if not i else f'+ {name}' for i, name in enumerate(found)])
+    ax.invert_yaxis()
+    ax.set(xlabel='validation accuracy (%)', title='width 16, one view')
     return fig
 
 # %% ../nbs/compare.ipynb #cmp-cl1

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PUBLISHED', 'Planned', 'recipe_runs', 'rate_runs', 'named_runs', 'trick_runs', 'fault_runs', 'plan', 'is_recorded',
            'missing', 'find_record_file', 'make', 'export_half', 'make_all', 'make_missing', 'summarize', 'plan_table',
-           'baseline_epoch', 'compare_speed', 'speed_table']
+           'baseline_epoch', 'measure_matrix_rate', 'compare_speed', 'speed_table', 'time_to_94']
 
 # %% ../nbs/records.ipynb #records002
-import hashlib, shutil, sys, time
+import hashlib, re, shutil, sys, time
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .anatomy import count_macs
 from .augment import default_augment, make_loaders
-from .compare import interval, summarize_accuracy
+from .compare import climb_points, interval, summarize_accuracy
 from .core import DataError, Diverged, check_choice, check_int, default_results_folder, load_record, one_line, read_json, record_names, save_record
 from .data import ImageData, get_data
-from .device import peak_memory, pick_device
+from .device import Precision, peak_memory, pick_device
 from .model import CustomResNet, load_weights, save_weights
-from .recipes import ACCURATE_FREE, ACCURATE_STRICT, CPU94, CPU95, EVA8_S8, FAST94, ONE_CYCLE, Recipe, change, find_recipes, fix, run_recipe, single_faults, tricks
+from .recipes import ACCURATE_FREE, ACCURATE_STRICT, CPU94, CPU95, EVA8_S8, FAST94, ONE_CYCLE, Recipe, change, find_recipes, fix, run_recipe, ladder, single_faults, tricks
 from .train import FitConfig, OneCycle, Trainer, train_epoch
 
 # %% ../nbs/records.ipynb #records003
@@ -67,7 +68,7 @@ def trick_runs(seeds, width=16):
     "Plan short runs of `cpu94` on a small network, with one choice changed at a time, judged on the validation images"
     def small(r): return replace(r, network=r.network | dict(width=width))
     return [Planned(f'tricks/{name}-width{width}-{seed}', small(r), seed, settings=dict(full=False), test=False)
-            for name, r in tricks().items() for seed in seeds]
+            for name, r in (tricks() | {r.name: r for r in ladder().values()}).items() for seed in seeds]
 
 def fault_runs(seeds):
     "Plan the course's recipe with and without single faults, on a small network for 4 epochs, judged on the validation images"
@@ -205,6 +206,18 @@ def baseline_epoch(model, optimizer, batches):
         optimizer.step()
         optimizer.zero_grad()
 
+def measure_matrix_rate(
+    side:int=4096,  # of the matrices
+    times:int=8,  # products
+) -> float:  # floating-point operations per second
+    "Measure the rate of large matrix products in the fastest precision of this CPU, the best of several"
+    a = torch.randn(side, side).to(Precision.pick('cpu').dtype)
+    def measure():
+        start = time.perf_counter()
+        a @ a
+        return time.perf_counter() - start
+    return 2*side**3/min(measure() for _ in range(times))
+
 def compare_speed(
     data:ImageData,  # its training images are used
     rounds:int=5,  # turns of each way
@@ -229,7 +242,7 @@ def compare_speed(
             train()
             if turn: rates[name].append(steps*batch_size/(time.perf_counter() - start))  # the first turn warms up
     return dict(data=data.name, trained_on='cpu', width=width, batch_size=batch_size, rounds=rounds, steps=steps,
-                workers=workers, precision=str(trainer.precision.dtype).removeprefix('torch.'), images_per_second=rates,
+                workers=workers, macs=count_macs(network()), matrix_flops=measure_matrix_rate(), precision=str(trainer.precision.dtype).removeprefix('torch.'), images_per_second=rates,
                 ratio=[o/b for o, b in zip(rates['ours'], rates['baseline'])], peak_memory_mb=peak_memory(trainer.device))
 
 def _repeat(batches):
@@ -246,8 +259,22 @@ class _Turn:
 def speed_table(
     record:dict,  # of `compare_speed`
 ) -> str:
-    "Return the comparison as three lines of text"
+    "Return the comparison as lines of text, and what the recorded runs took to 94 %"
     rates, ratio = record['images_per_second'], record['ratio']
     lines = [f"{name:<8} {np.mean(rates[name]):>6.0f} ± {np.std(rates[name], ddof=1):.0f} images/s" for name in ('baseline', 'ours')]
     mean, low, high = interval(ratio)
-    return '\n'.join([*lines, f'ours is {mean:.2f} times as fast (95 % interval {low:.2f} to {high:.2f}, n={len(ratio)})'])
+    lines.append(f'ours is {mean:.2f} times as fast (95 % interval {low:.2f} to {high:.2f}, n={len(ratio)})')
+    if 'matrix_flops' in record:  # records of earlier versions have none
+        share = 6*record['macs']*np.mean(rates['ours'])/record['matrix_flops']
+        lines.append(f"ours reaches {share:.0%} of the {record['matrix_flops']/1e9:,.0f} GFLOP/s of large matrix products on this CPU")
+    return '\n'.join([*lines, *time_to_94()])
+
+def time_to_94() -> list:
+    "Return a line for each recorded recipe that reaches 94 % on average: its computation, and minutes of training"
+    lines = []
+    for name, (pflop, accs, views) in climb_points().items():
+        runs = [load_record(n) for n in record_names() if re.fullmatch(rf'{re.escape(name)}(_24)?(-\d+)?', n)]
+        if np.mean(accs) < .94 or not runs: continue
+        minutes = np.mean([r['seconds'] for r in runs])/60
+        lines.append(f"{name}: {np.mean(accs):.2%} with {views} views (n={len(accs)}), {pflop:.2f} PFLOP, {minutes:.0f} minutes on {runs[0]['environment']['device']}")
+    return lines

@@ -10,6 +10,7 @@ __all__ = ['HEADER', 'OneCycle', 'FitConfig', 'train_epoch', 'Run', 'fit', 'comp
 # %% ../nbs/03_one_cycle.ipynb #418a1d96
 import math, time
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -288,7 +289,7 @@ class Trainer:
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True) if config.ema else None
         self.half = config.half and config.half.make(data, self.device)
         self.optimizer, self.scaler = self.make_optimizer(), self.precision.scaler()
-        self.step, self.history = 0, []
+        self.step, self.history, self.compile_seconds = 0, [], 0.
         self.world.vary_seed(config.seed)
         if self.device.type == 'cuda': torch.cuda.reset_peak_memory_stats(self.device)
 
@@ -340,6 +341,22 @@ class Trainer:
         per_epoch = len(self.train_batches)
         if not self.rebuilds: set_rates(self.optimizer, *self.schedule.at(min(self.step, self.schedule.epochs*per_epoch - 1), per_epoch))
 
+    def warm_up(self):
+        "Where the network is compiled, do so for all shapes of the run, so that the seconds of an epoch are training alone; leave the weights as they were"
+        start, held = time.perf_counter(), deepcopy(self.model.state_dict())
+        epochs, n, last = self.schedule.epochs, self.config.batch_size, len(self.split) % self.config.batch_size
+        shapes = {(len(part), self.config.side_at(epoch, epochs)) for epoch in range(self.epoch, epochs) for images in {n, last} - {0}
+                  for part in torch.empty((images + 1)//2 if self.half else len(range(images)[self.world.share_of(images)])).chunk(self.config.accumulate)}
+        self.model.train()
+        with preserve_randomness(self.device):
+            for images, side in sorted(shapes):
+                x = torch.zeros(images, self.split.images.shape[-1], side, side, device=self.device).contiguous(memory_format=memory_format(self.device))
+                with self.precision.autocast(): logits = self.forward(x)
+                compute_loss(logits, torch.zeros(images, dtype=torch.long, device=self.device), self.model).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.load_state_dict(held)
+        self.compile_seconds = time.perf_counter() - start
+
     @property
     def images_in_step(self):
         "Images that this step trains on, over all processes"
@@ -361,6 +378,7 @@ class Trainer:
 
     def one_epoch(self, progress=None):
         "Train for an epoch, evaluate on the validation images, and return the new row of the history"
+        if self.config.compile and not self.compile_seconds: self.warm_up()
         start = time.perf_counter()
         if self.epoch and self.rebuilds: self.optimizer = self.make_optimizer()
         if self.early_rests(self.epoch):
@@ -452,6 +470,7 @@ def finish(trainer, folder):
                   precision=str(trainer.precision.dtype).removeprefix('torch.'), trained_on=str(trainer.device), seed=config.seed, epochs=history,
                   seconds=sum(e['seconds'] for e in history), pflop=trainer.pflop,
                   **tested, peak_memory_mb=peak_memory(trainer.device))
+    if config.compile: record['compile_seconds'] = trainer.compile_seconds
     if trainer.world.size > 1: record['processes'] = trainer.world.size
     folder.finish(trainer, record, **tested)
     return Run(model, history, tested['test_acc'], tested['test_acc_flip'], record)

@@ -420,6 +420,23 @@ def test_freed_memory_is_kept():
     assert faults('kept') < faults('returned')/3
 
 
+# Compilation
+
+def test_compilation_is_timed_apart_and_leaves_the_run_unchanged(digits, monkeypatch):
+    "Every shape of the run has passed through the network before the first epoch"
+    compiled, seen = [], []
+
+    def compile(model, **kwargs):
+        compiled.append(model)
+        return lambda x: seen.append(tuple(x.shape)) or model(x)
+    plain = train(net(), few(digits, 150), OneCycle(.01, .05, 2, 1), sizes=(16, 24))
+    monkeypatch.setattr(torch, 'compile', compile)
+    run = train(net(), few(digits, 150), OneCycle(.01, .05, 2, 1), sizes=(16, 24), compile=True)
+    assert len(compiled) == 1 and set(seen[:4]) == {(n, 3, side, side) for n in (64, 22) for side in (16, 24)} == set(seen[4:])
+    assert run.record['compile_seconds'] > 0 and 'compile_seconds' not in plain.record
+    for name, v in plain.model.state_dict().items(): assert run.model.state_dict()[name].equal(v), name
+
+
 # Small maps
 
 @pytest.mark.parametrize('side, images', [(2, 32), (4, 24), (8, 64), (3, 16)])
@@ -463,3 +480,29 @@ def test_the_network_uses_them_and_still_says_conv2d():
         precise = model.eval()(x)
         with torch.autocast('cpu', torch.bfloat16): fast = model(x).float()
     assert (fast - precise).abs().max() < .05*precise.abs().max() and type(plain[0]) is not device.Conv2d
+
+
+# Plans and tables
+
+def test_the_ladder_leads_to_cpu94():
+    from cifar_resnet.recipes import ladder
+    rungs = list(ladder().values())
+    assert rungs[-1] == tricks()['cpu94'] and len({to_plain(rung)['name'] for rung in rungs}) == len(rungs) == 8
+    assert rungs[0].config.before == () and rungs[0].config.sizes == () and rungs[0].config.label_smoothing == 0 and type(rungs[0].config.optim) is Optim
+    macs = {side: count_macs(net(64), side) for side in (16, 24, 32)}
+    def pflop(recipe): return sum(macs[recipe.config.side_at(e, recipe.schedule.epochs)] for e in range(recipe.schedule.epochs))
+    assert {pflop(rung) for rung in rungs[1:]} == {pflop(rungs[-1])} and pflop(rungs[0]) > pflop(rungs[-1])
+    settled = [fix for fix in zip(rungs, rungs[1:]) if to_plain(fix[0])['network'] != to_plain(fix[1])['network']]
+    assert not settled  # the network stays
+
+
+def test_two_queues_share_the_work(tmp_path, digits, capsys):
+    "A run that another process has recorded in the meantime is not made again; a part of the plan can be asked for"
+    from cifar_resnet import records
+    quick = change(CPU94, 'quick', batch_size=64, augment=None, sizes=(16,), schedule=CPU94.schedule.stretch(1), network=dict(width=8, logit_scale=.125), full=False)
+    todo = [records.Planned(f'quick-{seed}', quick, seed) for seed in range(2)]
+    folders = dict(runs=tmp_path/'runs', results=tmp_path/'results')
+    assert records.make_all(todo[:1], few(digits), 'cpu', **folders) == ['quick-0']
+    assert records.make_all(todo, few(digits), 'cpu', **folders) == ['quick-1']
+    names = [p.name for p in records.plan('cpu')]
+    assert {'cpu94-0', 'cpu95-0', 'accurate-strict-0', 'accurate-free-0', 'tricks/sgd-width16-0', 'tricks/ladder-3-width16-2'} <= set(names) and 'fast94-0' in [p.name for p in records.plan('gpu')]
