@@ -30,9 +30,9 @@ def bench():
     "Measure the speed on this CPU, and record it"
     from cifar_resnet.core import save_record
     from cifar_resnet.data import get_data
-    from cifar_resnet.records import compare_speed, speed_table
+    from cifar_resnet.records import compare_speed, limits_table, speed_table
     record = compare_speed(get_data('cifar10'))
-    print(speed_table(record), save_record('bench_cpu', record), sep='\n')
+    print(speed_table(record), limits_table(record), save_record('bench_cpu', record), sep='\n')
 
 
 def demo(times=3):

@@ -180,29 +180,32 @@ def reuse_memory():
     return bool(mallopt and all(mallopt(what, value) for what, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**26))))
 
 # %% ../nbs/device.ipynb #dev-cv1
-def join_maps(x, n):
-    "Lay the maps of `n` images at a time side by side, each with a column of zeros after it"
-    rows = nn.functional.pad(x.permute(0, 2, 3, 1), (0, 0, 0, 1))  # the channels lie last in memory
+def join_maps(x, n, gap=1):
+    "Lay the maps of `n` images at a time side by side, each with `gap` columns of zeros after it"
+    rows = nn.functional.pad(x.permute(0, 2, 3, 1), (0, 0, 0, gap))  # the channels lie last in memory
     count, h, w, c = rows.shape
     return rows.view(count//n, n, h, w, c).transpose(1, 2).reshape(count//n, h, n*w, c).permute(0, 3, 1, 2)
 
-def part_maps(x, n):
-    "Undo `join_maps`"
+def part_maps(x, n, gap=1):
+    "Take maps apart that lie side by side, without the last `gap` columns of each"
     rows = x.permute(0, 2, 3, 1)
     count, h, wide, c = rows.shape
-    return rows.view(count, h, n, wide//n, c)[..., :-1, :].transpose(1, 2).reshape(count*n, h, wide//n - 1, c).permute(0, 3, 1, 2)
+    return rows.view(count, h, n, wide//n, c)[..., :-gap, :].transpose(1, 2).reshape(count*n, h, wide//n - gap, c).permute(0, 3, 1, 2)
 
 class Conv2d(nn.Conv2d):
     "PyTorch's convolution; small maps in 16 bits on a CPU are laid side by side, which is faster"
     def _conv_forward(self, x, weight, bias):
         n = self._joined(x)
         if n < 8: return super()._conv_forward(x, weight, bias)
-        return part_maps(super()._conv_forward(join_maps(x, n), weight, bias), n)
+        if self.padding_mode == 'zeros': return part_maps(super()._conv_forward(join_maps(x, n), weight, bias), n)
+        x = nn.functional.pad(x, (1, 1, 1, 1), self.padding_mode)  # each map brings its own border
+        out = nn.functional.conv2d(join_maps(x, n, gap=0), weight, bias)
+        return part_maps(nn.functional.pad(out, (0, 2)), n, gap=2)
 
     def _joined(self, x):
         "Return how many images to lay side by side: a power of two that divides the batch; 1 where it would not help"
         small = x.ndim == 4 and x.shape[-1] <= (8 if self.in_channels >= 128 else 4)
-        plain = (self.kernel_size, self.stride, self.padding, self.dilation, self.padding_mode) == ((3, 3), (1, 1), (1, 1), (1, 1), 'zeros')
+        plain = (self.kernel_size, self.stride, self.padding, self.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1)) and self.padding_mode in ('zeros', 'reflect')
         if not (small and plain and x.dtype == torch.bfloat16 and x.device.type == 'cpu') or torch.compiler.is_compiling(): return 1
         return math.gcd(len(x), 32)
 

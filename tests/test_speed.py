@@ -467,8 +467,18 @@ def test_small_maps_are_joined_where_it_helps(monkeypatch):
     assert run(wide, torch.randn(32, 128, 9, 9)) == [] and run(device.Conv2d(64, 16, 3, padding=1, bias=False), x[:, :64]) == []
     assert run(device.Conv2d(64, 16, 3, padding=1, bias=False), x[:, :64, :4, :4]) == [32]
     joined.clear()
-    for conv in device.Conv2d(128, 8, 3), device.Conv2d(128, 8, 1), device.Conv2d(128, 8, 3, padding=1, stride=2), device.Conv2d(128, 8, 3, padding=1, padding_mode='reflect'): conv.bfloat16()(x.bfloat16())
+    for conv in device.Conv2d(128, 8, 3), device.Conv2d(128, 8, 1), device.Conv2d(128, 8, 3, padding=1, stride=2), device.Conv2d(128, 8, 3, padding=1, padding_mode='circular'): conv.bfloat16()(x.bfloat16())
     assert not joined
+
+
+@pytest.mark.parametrize('side', (2, 4, 8))
+def test_a_reflected_border_is_each_map_s_own(side):
+    from cifar_resnet import device
+    torch.manual_seed(0)
+    conv, x = device.Conv2d(128, 16, 3, padding=1, padding_mode='reflect'), torch.randn(32, 128, side, side)
+    joined = conv.bfloat16()(x.bfloat16()).float()
+    alone = nn.Conv2d._conv_forward(conv.float(), x, conv.weight, conv.bias)
+    assert conv._joined(x.bfloat16()) == 32 and (joined - alone).abs().max() < .05 < alone.abs().max()
 
 
 def test_the_network_uses_them_and_still_says_conv2d():
