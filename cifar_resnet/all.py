@@ -25,7 +25,7 @@ from .cams import cam_maps, overlay, plot_cams, plot_misclassified, randomize, s
 from .report import write_report
 from .recipes import (ABOUT, About, Gray, OverlappingNet, Recipe, ResizedCrop, change, find_recipes, fix, published_cycle,
                                   recipes, run_recipe, single_faults)
-from .speed import AlternatingFlip, Dirac, FastBias, FreezeScales, GhostNorms, HardHalf, Jitter, Muon, NormMomentum, RandomHalf, Whiten
+from .speed import AlternatingFlip, Muon, Whiten
 from .compare import fault_cost, find_records, interval, plot_accuracies, plot_climb, plot_fault_costs, plot_tricks, systems_table
 
 __all__ = [name for name in globals() if name[0] != '_']
