@@ -173,6 +173,7 @@ class Run:
         text = f'Run of {len(self.history)} epoch{"s"*(len(self.history) != 1)}'
         if self.test_acc is not None: text += f': test accuracy {self.test_acc:.2%}'
         if self.test_acc_flip is not None: text += f', {self.test_acc_flip:.2%} with flips'
+        if (six := self.record.get('test_acc_six')) is not None: text += f', {six:.2%} with six views'
         return text
 
 # %% ../nbs/03_one_cycle.ipynb #41839556

@@ -331,7 +331,7 @@ def test_six_views():
     for name, labels in right.items():
         trainer.data = replace(data, test=replace(data.test, labels=labels))
         assert {n for n, acc in trainer.test().items() if acc == 1} == {name}
-    assert 'test_acc_six' not in train(net(), data).record
+    assert 'test_acc_six' not in train(net(), data).record and repr(train(net(), data, views=6)).endswith('% with six views')
     with pytest.raises(ValueError, match='views must be one of 2, 6'): FitConfig(views=4)
 
 
