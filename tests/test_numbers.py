@@ -23,6 +23,10 @@ def prose(root):
     return {name: re.sub(r'```.*?```', '', page, flags=re.S).replace('\N{NO-BREAK SPACE}', ' ') for name, page in pages.items()}
 
 
+@pytest.fixture(scope='module')
+def cpu94(root, record): return [record(path.stem) for path in (root/'results').glob('cpu94-*.json')]
+
+
 def percent(share): return f'{100*share:.2f} %'
 
 
@@ -35,6 +39,15 @@ def test_home_page(prose, record, page):
     acc = run['test_acc']
     half = 1.96*(acc*(1 - acc)/10_000)**.5
     assert f"missed by {93.8 - 100*acc:.2f} points; the 95 % interval, {100*(acc - half):.1f} to {100*(acc + half):.1f}, holds both" in says
+
+
+@pytest.mark.parametrize('page', ['index', 'README'])
+def test_cpu94_on_the_home_page(prose, cpu94, page):
+    one, two, six = (percent(np.mean([run[key] for run in cpu94])) for key in ('test_acc', 'test_acc_flip', 'test_acc_six'))
+    minutes = np.mean([run['seconds'] for run in cpu94])/60
+    assert f'takes {minutes:.0f} minutes on two CPU cores' in prose[page]
+    assert f'It names {one} of the test images, {two} with flips, and {six} with six views of each image (means, n={len(cpu94)}, Intel Xeon)' in prose[page]
+    assert {(run['environment']['device'], run['environment']['cores']) for run in cpu94} == {('Intel(R) Xeon(R) Processor', 2)}
 
 
 def test_the_recipe_of_the_recorded_run(record):
@@ -77,11 +90,12 @@ def test_parameters(prose, record):
     assert said == {f"{record('one_cycle_24')['n_params']:,}"}
 
 
-def test_no_figure_comes_from_nowhere(prose, record):
+def test_no_figure_comes_from_nowhere(prose, record, cpu94):
     "Every percentage with decimals is in CITED or in a record"
     run, demo = record('one_cycle_24'), record('demo')
     known = CITED | {percent(a)[:-2] for a in (run['test_acc'], run['test_acc_flip'], demo['test_acc'][0])}
     known |= {f'{100*run["test_acc"]:.1f}', f'{100*run["test_acc"] + .2:.1f}'}  # a question for teachers compares two such networks
+    known |= {percent(np.mean([run[key] for run in cpu94]))[:-2] for key in ('test_acc', 'test_acc_flip', 'test_acc_six')}
     short = [*record('first_steps')['runs'].values(), *record('batch_norm')['runs'].values(), *record('optimizers')['runs'].values()]
     accs = [run['valid_acc'] for run in short] + list(record('single_shortcuts')['valid_acc'].values())
     known |= {f'{100*np.mean(a):.1f}' for a in accs}
