@@ -15,6 +15,7 @@ import numpy as np
 
 from .augment import Crop, Cutout, Flip, Steps
 from .core import load_record, record_names, styled
+from .speed import AlternatingFlip, Jitter
 from .recipes import ABOUT, BLACK, RECIPES, Gray, ResizedCrop, recipes, ladder, single_faults, tricks
 
 # %% ../nbs/compare.ipynb #compare003
@@ -76,19 +77,21 @@ def step_in_words(step):
         case Cutout(): return f"cutout {step.side}{often}{' in black' if step.fill == BLACK else ''}"
         case ResizedCrop(): return f'resized crop{often}'
         case Gray(): return f'gray{often}'
+        case AlternatingFlip(): return 'flip every second epoch'
+        case Jitter(): return f'brightness ± {100*step.brightness:g} %, contrast ± {100*step.contrast:g} %'
     raise ValueError(f'there are no words for {step!r}')
 
 # %% ../nbs/compare.ipynb #compare006
 def _optim_in_words(recipe):
     optim, l1 = recipe.config.optim, recipe.config.l1
-    words = [dict(sgd='SGD', adam='Adam', adamw='AdamW')[optim.name]]
+    words = [dict(sgd='SGD', adam='Adam', adamw='AdamW', muon='Muon')[optim.name]]
     if optim.name == 'sgd' and optim.nesterov: words.append('Nesterov')
     if optim.weight_decay: words.append(f'decay {optim.weight_decay:g}')
     if l1: words.append(f'L1 penalty {l1:g}')
     return ', '.join(words)
 
 def _schedule_in_words(recipe):
-    s, rebuilt_at = recipe.schedule, recipe.config.optim.rebuilt_at
+    s, rebuilt_at = recipe.schedule, getattr(recipe.config.optim, 'rebuilt_at', None)
     end = s.lr_min if s.final is None else s.final
     words = f'{s.lr_min:.2g} → {s.lr_max:.2g} at epoch {s.peak_epoch:.1f} → {end:.0e}, {dict(cos="cosine").get(s.anneal, s.anneal)}'
     return words + (f'; in effect {rebuilt_at:g} throughout' if rebuilt_at else '')
@@ -251,9 +254,11 @@ def climb_points() -> dict:
     def most_views(r): return (r['test_acc_six'], 6) if r.get('test_acc_six') else (r['test_acc_flip'], 2)
     return {name: (runs[0]['pflop'], [most_views(r)[0] for r in runs], most_views(runs[0])[1]) for name, runs in found.items() if runs}
 
-def _label(ax, text, x, y, side, **style):
-    dx, ha = {'right': (7, 'left'), 'left': (-7, 'right')}[side]
-    ax.annotate(text, (x, y), xytext=(dx, -3), textcoords='offset points', ha=ha, fontsize=8, **style)
+_PLACES = {'airbench94_muon': (0, 9, 'center'), 'Page, 10 epochs': (-4, -15, 'left'), 'airbench95': (-8, -3, 'right'), 'cpu94': (-8, -12, 'right'), 'Page, 13 epochs': (4, 9, 'center'), 'ResNet-18': (0, 9, 'center')}  # of labels that would meet others
+
+def _label(ax, name, views, x, y, place, **style):
+    dx, dy, ha = _PLACES.get(name, place)
+    ax.annotate(f'{name} ({views})', (x, y), xytext=(dx, dy), textcoords='offset points', ha=ha, fontsize=8, **style)
 
 @styled
 def plot_climb(
@@ -265,10 +270,10 @@ def plot_climb(
     fig, ax = plt.subplots(figsize=(7.6, 4.8))
     for name, pflop, acc, views in PUBLISHED_MARKS:
         ax.plot(pflop, acc, 'D', mfc='none', color=orange, ms=7)
-        _label(ax, f'{name} ({views})', pflop, acc, 'left' if name in ('Page, 10 epochs', 'ResNet-18') else 'right', color='0.35')
+        _label(ax, name, views, pflop, acc, (8, -3, 'left'), color='0.35')
     for name, (pflop, accs, views) in climb_points().items():
         ax.plot([pflop]*len(accs), accs, 'o', color=blue, alpha=.8, ms=6)
-        _label(ax, f'{name} ({views})', pflop, np.mean(accs), 'left')
+        _label(ax, name, views, pflop, np.mean(accs), (-8, -3, 'right'))
     ax.axhline(.94, color='.45', lw=.7)
     ax.plot([], [], 'o', color=blue, label='recorded here, one for each seed')
     ax.plot([], [], 'D', mfc='none', color=orange, label='published')
