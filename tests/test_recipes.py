@@ -15,7 +15,7 @@ from cifar_resnet.augment import Batches, Crop, Cutout, Flip, Steps
 from cifar_resnet.compare import find_records, step_in_words, summarize_accuracy
 from cifar_resnet.core import from_plain, to_plain
 from cifar_resnet.data import CIFAR10_MEAN, CIFAR10_STD, get_data
-from cifar_resnet.device import Optim
+from cifar_resnet.device import Conv2d, Optim
 from cifar_resnet.model import count_params, load_weights
 from cifar_resnet.recipes import (ABOUT, BLACK, DIGITS, ERA_UTILS, EVA6_S9, EVA8_RESNETF, EVA8_S8, KINDS, ONE_CYCLE, Gray, Recipe, ResizedCrop, change,
                                   find_recipes, fix, painted_before, published_cycle, recipes, run_recipe, single_faults)
@@ -259,8 +259,8 @@ def test_sizes_in_the_overlapping_network():
 
 def test_order_of_layers():
     after = [type(layer) for layer in EVA8_RESNETF.make().layer3.down]
-    assert after == [nn.Conv2d, nn.MaxPool2d, nn.ReLU, nn.BatchNorm2d, nn.Dropout]
-    assert [type(layer) for layer in ERA_UTILS.make().prep] == [nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.Dropout]
+    assert after == [Conv2d, nn.MaxPool2d, nn.ReLU, nn.BatchNorm2d, nn.Dropout]
+    assert [type(layer) for layer in ERA_UTILS.make().prep] == [Conv2d, nn.ReLU, nn.BatchNorm2d, nn.Dropout]
 
 
 # --- augmentations -------------------------------------------------------------
