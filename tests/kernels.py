@@ -42,7 +42,7 @@ def test_the_page_of_results_shows_the_records(root):
     saved = nbformat.read(root/'nbs'/'results.ipynb', 4)
     shown = tables(saved)
     NotebookClient(saved, timeout=HANG, startup_timeout=HANG, kernel_name='python3').execute()
-    assert len(shown) == 5 and tables(saved) == shown
+    assert len(shown) == 7 and tables(saved) == shown
 
 
 def test_developers_tools_are_absent(tmp_path):
