@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED_MARKS', 'find_records', 'completed', 'summarize_accuracy', 'interval', 'step_in_words', 'systems_table',
-           'plot_accuracies', 'fault_accuracies', 'fault_cost', 'cost_lines', 'draw_differences', 'plot_fault_costs',
+           'plot_accuracies', 'fault_accuracies', 'fault_cost', 'cost_lines', 'draw_intervals', 'plot_fault_costs',
            'trick_accuracies', 'trick_effect', 'summarize_effect', 'plot_tricks', 'plot_ladder', 'climb_points',
            'plot_climb']
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from .augment import Crop, Cutout, Flip, Steps
 from .core import load_record, record_names, styled
+from .recipes import ABOUT, BLACK, RECIPES, Gray, ResizedCrop, ladder, recipes, single_faults, tricks
 from .speed import AlternatingFlip, Jitter
-from .recipes import ABOUT, BLACK, RECIPES, Gray, ResizedCrop, recipes, ladder, single_faults, tricks
 
 # %% ../nbs/compare.ipynb #compare003
 def find_records(
@@ -168,17 +168,17 @@ def cost_lines(
     return '\n'.join(f'{kind}: {_points_in_words(fault_cost(fault, small))}' for kind, small in kinds)
 
 # %% ../nbs/compare.ipynb #compare011
-def draw_differences(ax, differences):
-    "Draw the mean and the 95 % interval of each list of differences, in points of accuracy"
+def draw_intervals(ax, values):
+    "Draw a row for each list of at least two shares: their mean and 95 % interval, in percent; return the means"
     import seaborn as sns
-    found = {name: interval(d) for name, d in differences.items() if len(d) > 1}
+    found = {name: [100*v for v in interval(shares)] for name, shares in values.items() if len(shares) > 1}
     for i, (mean, low, high) in enumerate(found.values()):
-        ax.plot([100*low, 100*high], [i, i], color=sns.color_palette('deep')[0], lw=3, solid_capstyle='round')
-        ax.plot(100*mean, i, 'o', color=sns.color_palette('deep')[3], ms=6)
-    ax.axvline(0, color='black', lw=1)
+        ax.plot([low, high], [i, i], color=sns.color_palette('deep')[0], lw=3, solid_capstyle='round')
+        ax.plot(mean, i, 'o', color=sns.color_palette('deep')[3], ms=6)
     ax.set_yticks(range(len(found)), found)
     if found: ax.invert_yaxis()
     else: ax.text(.5, .5, 'not run yet', ha='center', va='center', transform=ax.transAxes)
+    return [mean for mean, *_ in found.values()]
 
 @styled
 def plot_fault_costs(
@@ -188,7 +188,8 @@ def plot_fault_costs(
     import matplotlib.pyplot as plt
     costs = {fault: fault_cost(fault, small) for fault in single_faults()}
     fig, ax = plt.subplots(figsize=(7.6, 1.1 + .36*sum(len(c) > 1 for c in costs.values())))
-    draw_differences(ax, costs)
+    draw_intervals(ax, costs)
+    ax.axvline(0, color='black', lw=1)
     ax.set(xlabel='accuracy with the fault minus accuracy without it (points)',
            title='width 16, 4 epochs, validation' if small else 'full network, 24 epochs, test')
     return fig
@@ -220,7 +221,8 @@ def plot_tricks():
     import matplotlib.pyplot as plt
     effects = {name: effect for name in tricks() if name != 'cpu94' and len(effect := trick_effect(name)) > 1}
     fig, ax = plt.subplots(figsize=(7.6, 1.1 + .27*len(effects)))
-    draw_differences(ax, dict(sorted(effects.items(), key=lambda e: np.mean(e[1]))))
+    draw_intervals(ax, dict(sorted(effects.items(), key=lambda e: np.mean(e[1]))))
+    ax.axvline(0, color='black', lw=1)
     ax.set(xlabel='accuracy with the change minus accuracy without it (points)', title='cpu94 at width 16, one choice changed, validation')
     return fig
 
@@ -228,17 +230,10 @@ def plot_tricks():
 @styled
 def plot_ladder():
     "Draw the validation accuracy of each rung of `ladder`, with its interval"
-    import matplotlib.pyplot as plt, seaborn as sns
-    found = {name: list(trick_accuracies(recipe.name).values()) for name, recipe in ladder().items()}
+    import matplotlib.pyplot as plt
+    accs = {f'{"+ "*bool(i)}{name}': list(trick_accuracies(recipe.name).values()) for i, (name, recipe) in enumerate(ladder().items())}
     fig, ax = plt.subplots(figsize=(7.6, 3.4))
-    for i, accs in enumerate(found.values()):
-        if len(accs) < 2: continue
-        mean, low, high = (100*v for v in interval(accs))
-        ax.plot([low, high], [i, i], color=sns.color_palette('deep')[0], lw=3, solid_capstyle='round')
-        ax.plot(mean, i, 'o', color=sns.color_palette('deep')[3], ms=6)
-        ax.annotate(f'{mean:.1f}', (mean, i), xytext=(0, 6), textcoords='offset points', fontsize=8, ha='center')
-    ax.set_yticks(range(len(found)), [name if not i else f'+ {name}' for i, name in enumerate(found)])
-    ax.invert_yaxis()
+    for i, mean in enumerate(draw_intervals(ax, accs)): ax.annotate(f'{mean:.1f}', (mean, i), xytext=(0, 6), textcoords='offset points', fontsize=8, ha='center')
     ax.set(xlabel='validation accuracy (%)', title='width 16, one view')
     return fig
 

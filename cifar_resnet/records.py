@@ -23,7 +23,7 @@ from .core import DataError, Diverged, check_choice, check_int, default_results_
 from .data import ImageData, get_data
 from .device import Precision, peak_memory, pick_device
 from .model import CustomResNet, load_weights, save_weights
-from .recipes import ACCURATE_FREE, ACCURATE_STRICT, CPU94, CPU95, EVA8_S8, FAST94, ONE_CYCLE, Recipe, change, find_recipes, fix, run_recipe, ladder, single_faults, tricks
+from .recipes import ACCURATE_FREE, ACCURATE_STRICT, CPU94, CPU95, EVA8_S8, FAST94, ONE_CYCLE, Recipe, change, find_recipes, fix, ladder, run_recipe, single_faults, tricks
 from .train import FitConfig, OneCycle, Trainer, train_epoch
 
 # %% ../nbs/records.ipynb #records003
