@@ -176,7 +176,7 @@ def draw_intervals(ax, values):
         ax.plot([low, high], [i, i], color=sns.color_palette('deep')[0], lw=3, solid_capstyle='round')
         ax.plot(mean, i, 'o', color=sns.color_palette('deep')[3], ms=6)
     ax.set_yticks(range(len(found)), found)
-    if found: ax.invert_yaxis()
+    if found: ax.set_ylim(len(found) - .5, -.5)
     else: ax.text(.5, .5, 'not run yet', ha='center', va='center', transform=ax.transAxes)
     return [mean for mean, *_ in found.values()]
 
