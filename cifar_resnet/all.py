@@ -8,7 +8,8 @@ __all__ = []
 # %% ../nbs/index.ipynb #454d2f3a
 from .core import DataError, Diverged, TrainingError, is_quick, load_or_measure, load_record, save_record
 from .device import Optim, Precision, pick_device
-from .data import CIFAR10_CLASSES, ImageData, Split, channel_stats, choose_valid, course_data, get_data, needs_cifar10, read_image
+from .data import CIFAR10_CLASSES, ImageData, Split, channel_stats, choose_valid, course_data, get_data, needs_cifar10
+from .images import read_image
 from .explore import (class_means, count_classes, nearest_images, plot_class_balance, plot_histograms,
                                   show_images, show_pairs, show_samples)
 from .augment import (Batches, Crop, Cutout, Flip, Steps, default_augment, eval_transforms, images_per_second, make_loaders,

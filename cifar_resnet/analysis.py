@@ -291,10 +291,10 @@ def _to_jpeg_and_back(image, quality):
 
 # %% ../nbs/04_analysis.ipynb #f351d750
 def damages():
-    "Return ways to damage uint8 images (N, 3, 32, 32): {name: (strengths, function of images and strength)}"
+    "Return ways to damage uint8 images (N, 3, H, W): {name: (strengths, function of images and strength)}"
     from torchvision.transforms.v2 import functional as F
     def shift(x, by):
-        return F.crop(F.pad(x, [by]*4, padding_mode='reflect'), 2*by, 0, 32, 32)
+        return F.crop(F.pad(x, [by]*4, padding_mode='reflect'), 2*by, 0, *x.shape[-2:])
     def noise(x, sigma):
         generator = torch.Generator().manual_seed(0)
         noisy = x + torch.randn(x.shape, generator=generator)*sigma

@@ -17,11 +17,11 @@ from .model import CustomResNet, count_params
 # %% ../nbs/anatomy.ipynb #anatomy006
 def layer_table(
     model:CustomResNet,  # of any width
-    side:int=32,  # of the image, in pixels
+    side:int=None,  # of the image, in pixels; the network's own when not given
 ):  # a dict for each layer: name, kind, out, params, macs
     "Return output shape, parameters and multiply-adds of every layer, for one image"
     rows, config = [], getattr(model, 'config', None)
-    channels = config.get('channels', 3) if isinstance(config, dict) else 3
+    channels, own = config.get('channels', 3) if isinstance(config, dict) else 3, getattr(model, 'side', 32)
     def note(name, layer, out):
         works = isinstance(layer, (nn.Conv2d, nn.Linear))
         rows.append(dict(
@@ -33,15 +33,15 @@ def layer_table(
              for name, layer in model.named_modules() if isinstance(layer, kinds)]
     try:
         with torch.no_grad(), evaluating(model):
-            model.training = side != 32  # the network itself takes smaller images in training only; its layers stay in eval mode
-            model(next(model.parameters()).new_zeros(1, channels, side, side))
+            model.training = (side or own) != own  # the network itself takes smaller images in training only; its layers stay in eval mode
+            model(next(model.parameters()).new_zeros(1, channels, side or own, side or own))
     finally:
         for h in hooks: h.remove()
     return rows
 
 def count_macs(
-    model:nn.Module,  # any network for 32 × 32 images
-    side:int=32,  # of the image, in pixels
+    model:nn.Module,  # any network
+    side:int=None,  # of the image, in pixels; the network's own when not given
 ) -> int:
     "Count the multiply-adds of one image's forward pass; training takes about three times as many"
     return sum(row['macs'] for row in layer_table(model, side))

@@ -58,8 +58,8 @@ def mean_color(data:ImageData):
 # %% ../nbs/00_data.ipynb #data00c079
 @dataclass(frozen=True)
 class Crop:
-    "Pad on all sides, then cut 32 × 32 pixels out at random"
-    pad: int=4  # pixels on each side
+    "Pad on all sides, then cut a square of the old size out at random"
+    pad: int=4  # pixels on each side of a 32 × 32 image; twice as many of a 64 × 64 one
     mode: str='reflect'  # what lies outside the image: 'reflect' or 'wrap'
     p: float=1.  # probability that an image is padded
     offsets: int|None=None  # how many positions each direction has; 2·pad + 1 when not given
@@ -77,12 +77,13 @@ class Crop:
 
     def place(self, rows, cols, corner):
         "Return which rows and columns of the image each pixel of the crop comes from"
-        line = torch.arange(32, device=corner.device) - self.pad
-        return tuple(source.gather(1, self._inside(corner[:, d, None] + line)) for d, source in enumerate((rows, cols)))
+        side = rows.shape[1]
+        line, scale = torch.arange(side, device=corner.device), side//32
+        return tuple(source.gather(1, self._inside(scale*(corner[:, d, None] - self.pad) + line, side)) for d, source in enumerate((rows, cols)))
 
-    def _inside(self, i):
-        if self.mode == 'wrap': return i % 32
-        return torch.where(i.abs() > 31, 62 - i.abs(), i.abs())
+    def _inside(self, i, side):
+        if self.mode == 'wrap': return i % side
+        return torch.where(i.abs() > side - 1, 2*(side - 1) - i.abs(), i.abs())
 
 # %% ../nbs/00_data.ipynb #33893cef
 @lru_cache(maxsize=64)
@@ -93,7 +94,7 @@ def _color_tensor(color, device):
 @dataclass(frozen=True)
 class Cutout:
     "Paint over a square"
-    side: int=8  # of the square, in pixels
+    side: int=8  # of the square, in pixels of a 32 × 32 image; twice as many of a 64 × 64 one
     p: float=1.  # probability
     fill: tuple=MEAN_COLOR  # its color, 0 to 255 for each channel
     inside: bool=True  # the whole square lies inside; otherwise it may stick out below or on the right
@@ -113,7 +114,8 @@ class Cutout:
     def apply(self, images, corner):
         "Return the images with their squares painted"
         if images.shape[-1] != len(self.fill): raise ValueError(f'the images have {images.shape[-1]} channels, and fill has {len(self.fill)}')
-        line = torch.arange(32, device=images.device)
+        side = images.shape[1]
+        line = torch.arange(side, device=images.device)//(side//32)
         in_row, in_col = ((line >= start) & (line < start + self.side) for start in (corner[:, :1], corner[:, 1:]))
         square = (in_row[:, :, None] & in_col[:, None, :])[..., None]
         return torch.where(square, _color_tensor(self.fill, images.device), images)
@@ -121,7 +123,7 @@ class Cutout:
 # %% ../nbs/00_data.ipynb #76ec400f
 @dataclass(frozen=True)
 class Steps:
-    "Augmentations one after another, for a uint8 batch (N, 32, 32, C) on any device"
+    "Augmentations one after another, for a uint8 batch (N, 32, 32, C), or 64 × 64, on any device"
     steps: tuple=()  # `Crop`, `Flip`, `Cutout`, …: each draws, then moves pixels (`place`) or changes them (`apply`)
 
     def __post_init__(self): object.__setattr__(self, 'steps', tuple(self.steps))
@@ -139,8 +141,8 @@ class Steps:
         return _gather(images, moved)
 
     def __call__(self, images, generator=None):
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:3] != (32, 32):
-            raise ValueError(f'augmentations take uint8 images (N, 32, 32, C) (got {images.dtype} {tuple(images.shape)})')
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:3] not in ((32, 32), (64, 64)):
+            raise ValueError(f'augmentations take uint8 images (N, 32, 32, C) or (N, 64, 64, C) (got {images.dtype} {tuple(images.shape)})')
         generator = generator or torch.Generator(images.device).manual_seed(torch.randint(2**62, ()).item())
         draws = [drawn.to(images.device) for drawn in self.draw(len(images), generator)]
         return self.apply(images, draws)
@@ -153,7 +155,7 @@ class Steps:
 
 # %% ../nbs/00_data.ipynb #data00c089
 def _all_pixels(images):
-    line = torch.arange(32, device=images.device).expand(len(images), 32)
+    line = torch.arange(images.shape[1], device=images.device).expand(len(images), -1)
     return line, line
 
 def _gather(images, moved):
@@ -234,13 +236,13 @@ def train_steps(
 ) -> list:
     "Return the assignment's augmentations as albumentations transforms"
     check_int('pad', pad, 0, 31), check_int('cutout', cutout, 0, 32), check_number('flip', flip, least=0, most=1)
-    A, side = import_albumentations(), 32 + 2*pad
+    A, side, scale = import_albumentations(), data.side, data.side//32
     reflect_101 = 4  # OpenCV's number for a reflection that does not repeat the edge
-    steps = [A.PadIfNeeded(min_height=side, min_width=side, border_mode=reflect_101),
-             A.RandomCrop(height=32, width=32),
+    steps = [A.PadIfNeeded(min_height=side + 2*pad*scale, min_width=side + 2*pad*scale, border_mode=reflect_101),
+             A.RandomCrop(height=side, width=side),
              A.HorizontalFlip(p=flip if data.mirrors else 0)]
-    if cutout: steps.append(A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=(cutout, cutout),
-                                            hole_width_range=(cutout, cutout), fill=mean_color(data), p=1))
+    if cutout: steps.append(A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=(cutout*scale,)*2,
+                                            hole_width_range=(cutout*scale,)*2, fill=mean_color(data), p=1))
     return steps
 
 # %% ../nbs/00_data.ipynb #1e182a76

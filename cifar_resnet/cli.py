@@ -82,10 +82,11 @@ _ROOT = option('--root', metavar='FOLDER', help='folder with the data; the usual
 _DEVICE = option('--device', help='cpu, cuda, cuda:1 or mps; the best available when not given')
 _WEIGHTS = option('weights', help="a .safetensors file, a run's folder, or the name of a recorded run")
 _RECIPE = (
-    option('--recipe', metavar='NAME', help='recipe to start from: era_s10, era_s10-fixed, …; one_cycle, or digits for --data digits, when not given; the other options change it'),
-    option('--data', help="cifar10 or digits; the recipe's when not given"), _ROOT, _DEVICE,
+    option('--recipe', metavar='NAME', help='recipe to start from: era_s10, era_s10-fixed, …; one_cycle, digits for --data digits, or own for a folder when not given; the other options change it'),
+    option('--data', metavar='NAME', help="cifar10, cifar100, cifar100-coarse, digits, or a folder that holds a folder of images for each class; the recipe's when not given"), _ROOT, _DEVICE,
     option('--batch-size', type=int, help='images in a step'),
     option('--width', type=int, help='channels of the first layer'),
+    option('--side', type=int, help='side of the images of a folder, in pixels: 32, or 64 for a network with four times the operations'),
     option('--logit-scale', type=float, help='the logits are multiplied by this'),
     option('--optimizer', help='sgd, adam or adamw'),
     option('--weight-decay', type=float, help='pull of the weights toward zero'),
@@ -104,7 +105,7 @@ _TRAINING = (
     option('--sync-bn', action='store_true', default=None, help='with several GPUs: batch norm works on the whole batch'),
     option('--full', action=argparse.BooleanOptionalAction, help='train on the validation images too'))
 
-_FIELDS = dict(schedule=('epochs', 'peak_epoch', 'lr_max', 'lr_min', 'anneal'), network=('width', 'logit_scale'), optim=('optimizer', 'weight_decay'),
+_FIELDS = dict(schedule=('epochs', 'peak_epoch', 'lr_max', 'lr_min', 'anneal'), network=('width', 'logit_scale', 'side'), optim=('optimizer', 'weight_decay'),
               config=('batch_size', 'label_smoothing', 'ema', 'accumulate', 'precision', 'compile', 'sync_bn', 'seed', 'full'))  # where each option goes
 
 def given_options(args, *names):
@@ -116,7 +117,8 @@ def given_options(args, *names):
 def apply_options(recipe, given):
     "Return the recipe with the given options laid over it"
     from cifar_resnet.core import check_number
-    if 'logit_scale' in given and recipe.net != 'CustomResNet': raise ValueError(f'--logit-scale does not fit {recipe.name}: its network, {recipe.net}, has none')
+    for name in 'logit_scale', 'side':
+        if name in given and recipe.net != 'CustomResNet': raise ValueError(f'--{name.replace("_", "-")} does not fit {recipe.name}: its network, {recipe.net}, has none')
     def pick(part): return {name: given[name] for name in _FIELDS[part] if name in given}
     schedule = recipe.schedule.stretch(given['epochs']) if 'epochs' in given else recipe.schedule
     rates = pick('schedule')
@@ -135,12 +137,14 @@ def needs_range_test(args):
 
 def choose_recipe(args):
     "Return the recipe that the arguments name, with the options laid over it"
-    from cifar_resnet.core import check_choice, check_number
+    from cifar_resnet.core import check_number
+    from cifar_resnet.data import NAMES, check_data_name
     from cifar_resnet.recipes import find_recipes
     given = given_options(args)
-    if args.data is not None: check_choice('--data', args.data, ('cifar10', 'digits'))
+    if args.data is not None: check_data_name(args.data)
     if 'lr_min' in given and needs_range_test(args): check_number('--lr-min', given.pop('lr_min'), least=0)  # it goes with the rate to be found
-    name = args.recipe if args.recipe is not None else 'digits' if args.data == 'digits' else 'one_cycle'
+    usual = 'digits' if args.data == 'digits' else 'one_cycle' if args.data in (None, *NAMES) else 'own'
+    name = usual if args.recipe is None else args.recipe
     return apply_options(find_recipes(name)[0], given)
 
 # %% ../nbs/cli.ipynb #cli010
@@ -172,7 +176,7 @@ def _current_options(recipe):
     def fields(obj, names): return {name: getattr(obj, name) for name in names}
     network = recipe.make().config
     return (dict(recipe=recipe.name, data=recipe.data, optimizer=recipe.config.optim.name, weight_decay=recipe.config.optim.weight_decay)
-            | fields(recipe.schedule, _FIELDS['schedule']) | fields(recipe.config, _FIELDS['config']) | {name: network.get(name) for name in _FIELDS['network']})
+            | fields(recipe.schedule, _FIELDS['schedule']) | fields(recipe.config, _FIELDS['config']) | {name: network.get(name, 32 if name == 'side' else None) for name in _FIELDS['network']})
 
 def resume_recipe(args, folder):
     "Return the recipe of a run to continue; an option that differs from it is refused"
@@ -203,7 +207,8 @@ def check_run(recipe, args, folder):
     torch.manual_seed(recipe.config.seed)
     model = recipe.make()
     check_folder(folder)
-    with current_world().first_here(): data = get_data(recipe.data, root=args.root)
+    with current_world().first_here(): data = get_data(recipe.data, root=args.root, side=recipe.network.get('side', 32))
+    if len(data.classes) != 10: model = recipe.make(len(data.classes), data.side)
     check_int('--batch-size', recipe.config.batch_size, 1, len(data.train) + recipe.config.full*len(data.valid))
     check_processes(data, recipe.config, pick_device(args.device), current_world())
     return (data.normalized_by(recipe.mean, recipe.std) if recipe.mean else data), model
@@ -215,8 +220,9 @@ def find_rates(recipe, data, model, args, **settings):
     same = {name: getattr(recipe.config, name) for name in ('optim', 'batch_size', 'label_smoothing', 'precision', 'seed')}
     return find_lr(model, data, device=args.device, **same, **settings)
 
-def _free_folder(name):
-    "Return runs/name, or runs/name-2, …: the first that does not exist"
+def _free_folder(data):
+    "Return runs/ and the name of the data, or the first of runs/name-2, … that does not exist"
+    name = Path(data).resolve().name
     return next(folder for n in count(1) if not (folder := Path('runs')/(name if n == 1 else f'{name}-{n}')).exists())
 
 def _refuse_second_run(folder):
@@ -334,7 +340,7 @@ def load_network(weights):
     return load_weights(path/'final.safetensors' if path.is_dir() else weights)
 
 @command('evaluate', _WEIGHTS,
-    option('--data', help='cifar10 or digits; what the weights were trained on when not given'), _ROOT, _DEVICE,
+    option('--data', metavar='NAME', help='a data set or a folder, as in cifar_train; what the weights were trained on when not given'), _ROOT, _DEVICE,
     option('--precision', help='auto, float32, bfloat16 or float16; auto when not given'))
 def _evaluate(args):
     "Print the accuracy on the test images, with its 95 % interval"
@@ -343,7 +349,7 @@ def _evaluate(args):
     device = pick_device(args.device)
     precision = Precision.pick(device, *given_options(args, 'precision').values())
     model, notes = load_network(args.weights)
-    data = get_data(args.data or notes.get('data', 'cifar10'), root=args.root)
+    data = get_data(args.data or notes.get('data', 'cifar10'), root=args.root, side=getattr(model, 'side', 32))
     if notes.get('classes') not in (None, list(data.classes)):
         raise ValueError(f'the classes do not match: the weights know {", ".join(notes["classes"])}, and {data.name} has {", ".join(data.classes)}')
     if notes.get('mean') and notes.get('std'): data = data.normalized_by(notes['mean'], notes['std'])
@@ -368,7 +374,7 @@ def _report(args):
     record = load_run(args.run_name)
     out = check_target('--out', args.out or (path/'report.html' if path.is_dir() else Path('runs')/f'{args.run_name}.html'), '.html')
     model, _ = load_network(args.run_name)
-    data = get_data(record['data'], root=args.root)
+    data = get_data(record['data'], root=args.root, side=getattr(model, 'side', 32))
     write_report(record, model.to(device, memory_format=memory_format(device)), data, out, **sample)
     say(f'the report: {out}')
 
@@ -397,7 +403,7 @@ def _predict(args):
     device, folder = pick_device(args.device), args.cam and check_folder(args.cam)
     model, notes = load_network(args.weights)
     if folder and not hasattr(model, 'layer3'): raise ValueError(f'--cam needs a network with a layer3, and {type(model).__name__} has none')
-    split, failed = _read_images(args.images, notes)
+    split, failed = _read_images(args.images, notes, getattr(model, 'side', 32))
     files = _name_overlays([name for name in args.images if name not in failed], folder, args.force) if folder else []
     preds = classify(model.to(device), split, precision='float32', progress=False)
     names = [name for name in args.images if name not in failed]
@@ -406,7 +412,7 @@ def _predict(args):
     if files: _draw_cams(preds, files)
     if failed: sys.exit(1)
 
-def _read_images(paths, notes):
+def _read_images(paths, notes, side):
     "Return (a split of those that could be read, {path: what is wrong} of the others)"
     import numpy as np
     from cifar_resnet.all import DataError, read_image, Split
@@ -414,9 +420,9 @@ def _read_images(paths, notes):
         raise ValueError('the weights do not name their classes, mean and std: save them with save_weights(…, classes=…, mean=…, std=…)')
     read, failed = [], {}
     for path in paths:
-        try: read.append(read_image(path))
+        try: read.append(read_image(path, side))
         except DataError as e: failed[path] = str(e)
-    pixels = np.stack(read) if read else np.zeros((0, 32, 32, 3), np.uint8)
+    pixels = np.stack(read) if read else np.zeros((0, side, side, 3), np.uint8)
     return Split(pixels, np.zeros(len(read), int), np.arange(len(read)), tuple(notes['classes']), tuple(notes['mean']), tuple(notes['std'])), failed
 
 def _to_json(preds, names, failed):
@@ -461,19 +467,20 @@ def _draw_cams(preds, files):
     option('--seeds', type=int, default=3, help='runs of each (default: %(default)s)'),
     option('--fixed', action='store_true', help='those without their faults too'),
     option('--faults', action='store_true', help="the course's own with one fault at a time too"),
-    option('--data', default='cifar10', help='cifar10 or digits (default: %(default)s)'), _ROOT, _DEVICE,
+    option('--data', default='cifar10', metavar='NAME', help='a data set or a folder, as in cifar_train (default: %(default)s)'), _ROOT, _DEVICE,
     option('--out', default='results', metavar='FOLDER', help='folder of the records (default: %(default)s)'))
 def _recipes(args):
     "Train published recipes one after another, and record the results"
     from cifar_resnet.all import ABOUT, find_recipes, fix, get_data, pick_device, single_faults
-    from cifar_resnet.core import check_choice, check_folder, check_int
+    from cifar_resnet.core import check_folder, check_int
+    from cifar_resnet.data import check_data_name
     from cifar_resnet.records import is_recorded, make_all, recipe_runs
     chosen = find_recipes(*(ABOUT if args.only is None else [name.strip() for name in args.only.split(',')]))
     if args.fixed: chosen += [fix(r) for r in chosen if r.name in ABOUT and ABOUT[r.name].faults]
     if args.faults: chosen += single_faults().values()
     chosen, epochs = {r.name: r for r in chosen}.values(), given_options(args, 'epochs')  # each once
     for n in epochs.values(): check_int('--epochs', n, 1)
-    check_int('--seeds', args.seeds, 1, 1000), check_choice('--data', args.data, ('cifar10', 'digits'))
+    check_int('--seeds', args.seeds, 1, 1000), check_data_name(args.data)
     device, folder = pick_device(args.device), check_folder(args.out)
     todo = [p for p in recipe_runs(chosen, range(args.seeds), **epochs, data=args.data) if not is_recorded(folder/f'{p.name}.json')]
     data = get_data(args.data, root=args.root) if todo else None

@@ -43,15 +43,15 @@ def show_samples(
 ):  # a matplotlib figure
     "Show a row of random images of every class"
     import matplotlib.pyplot as plt
-    rng, gap = np.random.default_rng(seed), 2
-    wall = np.full((len(split.classes)*(32+gap), per_class*(32+gap), 3), 255, dtype=np.uint8)
+    rng, side, gap = np.random.default_rng(seed), split.images.shape[1], 2
+    wall = np.full((len(split.classes)*(side+gap), per_class*(side+gap), 3), 255, dtype=np.uint8)
     for row in range(len(split.classes)):
         for col, i in enumerate(rng.permutation(np.flatnonzero(split.labels == row))[:per_class]):
-            y, x = row*(32+gap), col*(32+gap)
-            wall[y:y+32, x:x+32] = split.images[i]
+            y, x = row*(side+gap), col*(side+gap)
+            wall[y:y+side, x:x+side] = split.images[i]
     fig, ax = plt.subplots(figsize=(5.4, 5.4*wall.shape[0]/wall.shape[1]*.86))
     ax.imshow(wall, interpolation='nearest')
-    ax.set(xticks=[], yticks=np.arange(len(split.classes))*(32+gap)+16)
+    ax.set(xticks=[], yticks=(np.arange(len(split.classes)) + .5)*(side+gap) - gap/2)
     ax.set_yticklabels(split.classes, fontsize=10)
     ax.grid(False)
     for spine in ax.spines.values(): spine.set_visible(False)

@@ -15,7 +15,7 @@ import torch
 from fastcore.xdg import xdg_cache_home
 from torch import nn
 
-from .core import DataError, check_int, check_number, home_page, join_names, load_record, one_line, record_names, results_folders, to_path, to_plain, write_atomic
+from .core import DataError, check_choice, check_int, check_number, home_page, join_names, load_record, one_line, record_names, results_folders, to_path, to_plain, write_atomic
 from .device import Conv2d, evaluating, unwrap
 from .fetch import Remote, fetch, matches
 
@@ -81,10 +81,11 @@ def register_network(cls):
     return cls
 
 # %% ../nbs/01_model.ipynb #43cda355
-def _check_images(x, channels, shrunk=False):
-    if not isinstance(x, torch.Tensor): raise ValueError(f'the network takes a tensor (N, {channels}, 32, 32) (got a {type(x).__name__})')
-    fits = x.ndim == 4 and x.shape[1] == channels and x.shape[2] == x.shape[3] and (x.shape[3] == 32 or shrunk and 16 <= x.shape[3] < 32)
-    if not fits: raise ValueError(f'the network takes images (N, {channels}, 32, 32): resize them first (got {tuple(x.shape)})')
+def _check_images(x, channels, side=32, shrunk=False):
+    if not isinstance(x, torch.Tensor): raise ValueError(f'the network takes a tensor (N, {channels}, {side}, {side}) (got a {type(x).__name__})')
+    fits = x.ndim == 4 and x.shape[1] == channels and x.shape[2] == x.shape[3] and (x.shape[3] == side or shrunk and side//2 <= x.shape[3] < side)
+    larger = ', or make it with side=64' if side == 32 and tuple(x.shape[-2:]) == (64, 64) else ''
+    if not fits: raise ValueError(f'the network takes images (N, {channels}, {side}, {side}): resize them first{larger} (got {tuple(x.shape)})')
     if not x.is_floating_point(): raise ValueError(f'the network takes normalized floats, as Batches and eval_transforms return them (got {x.dtype})')
 
 # %% ../nbs/01_model.ipynb #11b31b6d
@@ -99,6 +100,7 @@ class CustomResNet(nn.Module):
         logit_scale:float=1.,  # the logits are multiplied by this
         softmax:bool=False,  # a fault to study: return probabilities, of which the loss takes the softmax again
         skip:bool=True,  # with the shortcuts
+        side:int=32,  # of the images, in pixels: 32 or 64; the last pool adapts
         stages:dict=None,  # what differs in one stage: {'prep': dict(drop=.1)}, 'layer3', 'layer3.res', …
         **block,  # `order`, `bias`, `act`, `drop`, `padding_mode` of `conv_block`
     ):
@@ -107,6 +109,8 @@ class CustomResNet(nn.Module):
         if channels not in (1, 3): raise ValueError(f'channels must be 3, or 1 for gray images (got {channels!r})')
         self.config = dict(width=width, classes=classes, channels=channels, head_bias=head_bias, softmax=softmax,
                            logit_scale=check_number('logit_scale', logit_scale, above=0), skip=skip, stages=stages, **block)
+        if check_choice('side', side, (32, 64)) != 32: self.config['side'] = side
+        self.side = side
         others = dict(stages or {})
         def args(name): return block | others.pop(name, {})
         def stage(name, ni, no):
@@ -119,14 +123,14 @@ class CustomResNet(nn.Module):
         self.layer2 = conv_block(width*2, width*4, pool=True, **args('layer2'))
         self.layer3 = stage('layer3', width*4, width*8)
         if others: raise ValueError(f'stages: there is no {next(iter(others))!r}')
-        self.pool = nn.MaxPool2d(4)
+        self.pool = nn.MaxPool2d(side//8)
         self.fc = nn.Linear(width*8, classes, bias=head_bias)
 
     def features(self, x):
         "Return the input of the linear layer: (N, 8 × width)"
-        _check_images(x, self.config['channels'], shrunk=self.training)
+        _check_images(x, self.config['channels'], self.side, shrunk=self.training)
         x = self.layer3(self.layer2(self.layer1(self.prep(x))))
-        if x.shape[-1] != 4: return nn.functional.adaptive_max_pool2d(x, 1).flatten(1)  # smaller images, in training
+        if x.shape[-1] != self.side//8: return nn.functional.adaptive_max_pool2d(x, 1).flatten(1)  # smaller images, in training
         return self.pool(x).flatten(1)
 
     def forward(self, x):

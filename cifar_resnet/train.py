@@ -99,7 +99,7 @@ class FitConfig:
     compile: bool=False  # torch.compile the network
     sync_bn: bool=False  # with several GPUs: batch norm works on the whole batch, not on the share of each
     before: tuple=()  # what is done to the network first, each a function of it and the training images: `FreezeScales()`, `Whiten()`, …
-    sizes: tuple=()  # side of the images in training, from the first epochs to the last, as in (16, 24, 32); 32 throughout when empty
+    sizes: tuple=()  # side of the images in training, from the first epochs to the last, as in (16, 24, 32); their own size throughout when empty
     half: object=None  # train on half of every batch: `RandomHalf()` or `HardHalf()`
     early_until: float=1.  # share of the run after which `prep` and `layer1` no longer learn
     views: int=2  # of each test image: 2 for `test_acc_flip`; 6 adds `test_acc_six`
@@ -132,8 +132,8 @@ class FitConfig:
         return {name: to_plain(getattr(self, name)) for name in kept}
 
     def side_at(self, epoch, epochs):
-        "Return the side of the images in an epoch, counted from 0"
-        return self.sizes[epoch*len(self.sizes)//epochs] if self.sizes else 32
+        "Return the side that images are resized to in an epoch, counted from 0; None where they are not"
+        return self.sizes[epoch*len(self.sizes)//epochs] if self.sizes else None
 
 # %% ../nbs/03_one_cycle.ipynb #544c6887
 def train_epoch(trainer, progress=None):
@@ -326,7 +326,7 @@ class Trainer:
         "Where the network is compiled, do so for all shapes of the run, so that the seconds of an epoch are training alone; leave the weights as they were"
         start, held = time.perf_counter(), deepcopy(self.model.state_dict())
         epochs, n, last = self.schedule.epochs, self.config.batch_size, len(self.split) % self.config.batch_size
-        shapes = {(len(part), self.config.side_at(epoch, epochs)) for epoch in range(self.epoch, epochs) for images in {n, last} - {0}
+        shapes = {(len(part), self.config.side_at(epoch, epochs) or self.data.side) for epoch in range(self.epoch, epochs) for images in {n, last} - {0}
                   for part in torch.empty((images + 1)//2 if self.half else len(range(images)[self.world.share_of(images)])).chunk(self.config.accumulate)}
         self.model.train()
         with preserve_randomness(self.device):
@@ -347,7 +347,7 @@ class Trainer:
 
     def parts(self, x, y):
         "Yield a batch in parts, to fit a small GPU; with the last one, the processes average their gradients"
-        x = resize(x, self.config.side_at(self.epoch, self.schedule.epochs))
+        x = resize(x, self.config.side_at(self.epoch, self.schedule.epochs) or x.shape[-1])
         parts = list(zip(x.chunk(self.config.accumulate), y.chunk(self.config.accumulate)))
         for i, part in enumerate(parts):
             with self.world.sync_when(i == len(parts) - 1, self.forward): yield part
@@ -421,9 +421,10 @@ def check_fit(model, data, schedule, config):
     check_processes(data, config, pick_device(config.device), current_world())
     if schedule.momentum and not getattr(config.optim, 'momentum', True): raise ValueError('a schedule that cycles momentum needs an optimizer with momentum: use OneCycle(…, momentum=None)')
     if config.early_until < 1 and not all(hasattr(unwrap(model), part) for part in ('prep', 'layer1')): raise ValueError(f'early_until needs a network with prep and layer1 (got {type(unwrap(model)).__name__})')
+    if config.sizes and data.side != 32: raise ValueError(f'sizes is for images of 32 × 32 pixels: leave it out (got images of {data.side} × {data.side})')
     device, classes = next(model.parameters()).device, len(data.classes)
     with torch.no_grad(), preserve_randomness(device), evaluating(unwrap(model)) as network:
-        logits = network(torch.zeros(2, 3, 32, 32, device=device))
+        logits = network(torch.zeros(2, 3, data.side, data.side, device=device))
         shape = tuple(getattr(logits, 'shape', ()))
         if len(shape) != 2 or shape[1] < classes:
             raise ValueError(f'the network must turn 2 images into (2, {classes}) logits (got {shape or type(logits).__name__})')

@@ -154,7 +154,7 @@ OTHERS = [
     ('cifar_lr --data digits --out ~no_such_user/x.png', '~no_such_user'),
     ('cifar_evaluate nothing.safetensors', 'nothing.safetensors was not found'), ('cifar_evaluate .', 'final.safetensors was not found'), ('cifar_evaluate feeding', 'was recorded without weights'),
     ('cifar_evaluate file', 'does not hold weights'), ('cifar_evaluate w.safetensors --device tpu', 'device must be one of'), ('cifar_evaluate w.safetensors --precision fp8', 'precision must be'),
-    ('cifar_evaluate w.safetensors --data cifar', "data must be 'cifar10' or 'digits'"), ('cifar_evaluate ~no_such_user/w', '~no_such_user'),
+    ('cifar_evaluate w.safetensors --data cifar', "data must be cifar10, cifar100, cifar100-coarse, digits, or a folder"), ('cifar_evaluate ~no_such_user/w', '~no_such_user'),
     ('cifar_report nothing', "no run is recorded as 'nothing'"), ('cifar_report .', 'does not hold a finished run'), ('cifar_report feeding', 'feeding is not the record of a training run'),
     ('cifar_report one_cycle_24 --sample 0', '--sample must be'), ('cifar_report one_cycle_24 --out new/page.txt', '--out must end in .html'), ('cifar_report one_cycle_24 --device tpu', 'device must'),
     ('cifar_report one_cycle_24 --out file/x.html', 'cannot be written to'), ('cifar_report rates/cpu-peak0.4-end0-0 --out new/x.html', 'was recorded without weights'),
@@ -180,7 +180,7 @@ def test_a_wrong_request_writes_nothing(call, tmp_path, weights, line, says):
 
 def test_data_that_is_not_found_leaves_no_folder(call, nowhere, monkeypatch):
     def none(*args): raise DataError('CIFAR-10 was not found')
-    monkeypatch.setattr('cifar_resnet.data.download_cifar10', none)
+    monkeypatch.setattr('cifar_resnet.data.download_official', none)
     for line in 'cifar_train --out new/run', 'cifar_lr --out new/x.png', 'cifar_recipes --out new', 'cifar_report one_cycle_24 --out new/x.html':
         refused(call(line), 'CIFAR-10 was not found')
     assert not tree(nowhere)
@@ -425,8 +425,8 @@ def test_settings_that_were_damaged(call, run):
         refused(call('cifar_train --resume run'), 'settings.json')
     path.write_text(json.dumps(dict(data='digits', width=8, epochs=1)))  # as the first version wrote it
     refused(call('cifar_train --resume run'), 'was written by another version of cifar_resnet')
-    path.write_text(json.dumps(whole | dict(data='cifar100')))
-    refused(call('cifar_train --resume run'), "data must be 'cifar10' or 'digits' (got 'cifar100')")
+    path.write_text(json.dumps(whole | dict(data='cifar')))
+    refused(call('cifar_train --resume run'), "data must be cifar10, cifar100, cifar100-coarse, digits, or a folder of classes (got 'cifar')")
     path.write_text(json.dumps(whole))
     (run/'last.pt').write_bytes((run/'last.pt').read_bytes()[:1000])
     refused(call('cifar_train --resume run'), 'run/last.pt is not a valid checkpoint')

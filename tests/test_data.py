@@ -1,4 +1,5 @@
 """Splits, sources and image files: what a data set promises, and what is refused."""
+import contextlib
 import hashlib
 import pickle
 import warnings
@@ -8,12 +9,14 @@ import numpy as np
 import pytest
 from conftest import Mirror
 from PIL import Image
+from test_download import python2_pickle, without_privileges
 
 from cifar_resnet import data as D
 from cifar_resnet import fetch as F
-from cifar_resnet.core import DataError
-from cifar_resnet.data import NotFound, choose_valid, course_data, get_data, make_data, needs_cifar10, read_image
-from cifar_resnet.fetch import BATCHES, Remote, data_places, download_cifar10, find_cifar10, read_binary, read_pickled
+from cifar_resnet.core import DataError, DataWarning
+from cifar_resnet.data import CIFAR100_CLASSES, CIFAR100_GROUPS, NotFound, choose_valid, course_data, get_data, make_data, needs_cifar10
+from cifar_resnet.images import read_image
+from cifar_resnet.fetch import BATCHES, CIFAR10, CIFAR100, Remote, data_places, download_official, find_official, read_binary, read_pickled
 
 
 @pytest.fixture(scope='module')
@@ -122,7 +125,7 @@ def test_an_archive_of_unknown_size(nowhere):
 
 def test_another_process_was_faster(tmp_path):
     (tmp_path/'cifar-10-batches-bin').mkdir()
-    assert download_cifar10([tmp_path], Remote('a', (), 'md5:0', 1)) == (tmp_path/'cifar-10-batches-bin', read_binary)
+    assert download_official([tmp_path], replace(CIFAR10, archive=Remote('a', (), 'md5:0', 1))) == (tmp_path/'cifar-10-batches-bin', read_binary)
 
 
 def test_both_layouts_and_files_without_a_folder_of_their_own(tmp_path):
@@ -130,9 +133,9 @@ def test_both_layouts_and_files_without_a_folder_of_their_own(tmp_path):
     (tmp_path/'plain').mkdir()
     (tmp_path/'plain'/'test_batch.bin').touch()
     places = [tmp_path/'none', tmp_path/'plain', tmp_path/'cifar-10-batches-py']
-    assert find_cifar10(places) == (tmp_path/'plain', read_binary)
-    assert find_cifar10(places[2:]) == (tmp_path/'cifar-10-batches-py'/'cifar-10-batches-py', read_pickled)
-    assert find_cifar10(places[:1]) is None
+    assert find_official(places) == (tmp_path/'plain', read_binary)
+    assert find_official(places[2:]) == (tmp_path/'cifar-10-batches-py'/'cifar-10-batches-py', read_pickled)
+    assert find_official(places[:1]) is None
 
 
 def test_a_home_that_does_not_exist(monkeypatch):
@@ -202,3 +205,130 @@ def test_a_damaged_note_in_the_header(tmp_path):
             try: assert read_image(tmp_path/'b.jpg').shape == (32, 32, 3)
             except DataError as e: assert '\n' not in str(e)
         assert not seen
+
+
+def save_classes(folder, **classes):
+    "Write images of noise, the same at each call: {name of the class: how many}; an underscore stands for a space"
+    for k, (name, n) in enumerate(classes.items()):
+        place = folder/name.replace('_', ' ')
+        place.mkdir(parents=True)
+        for i in range(n):
+            noise = np.random.default_rng([i, k]).integers(0, 256, (50, 30 + i, 3), dtype=np.uint8)
+            Image.fromarray(noise).convert(('RGB', 'L', 'RGBA', 'P')[i % 4]).save(place/f'{i:03}.png')
+
+
+def test_a_folder_of_classes_is_split_by_the_seed(tmp_path):
+    save_classes(tmp_path/'pets', dog=40, black_cat=60)
+    (tmp_path/'pets'/'.cache').mkdir()
+    (tmp_path/'pets'/'dog'/'.DS_Store').touch()
+    data, other = get_data(tmp_path/'pets'), get_data(f"{tmp_path/'pets'}/", seed=1)
+    assert data.classes == ('black cat', 'dog') and [len(s) for s in (data.train, data.valid, data.test)] == [77, 8, 15]
+    assert (data.fingerprint, data.name, data.inexact, data.warning) == (other.fingerprint, str(tmp_path/'pets'), 0, None)
+    assert data.test.ids.tolist() == other.test.ids.tolist() and np.array_equal(data.test.images, other.test.images)
+    assert data.valid.ids.tolist() != other.valid.ids.tolist() and not set(data.train.ids) & set(data.valid.ids)
+    assert np.bincount(data.valid.labels).tolist() == [4, 4] and len(get_data(tmp_path/'pets', valid=20).valid) == 20
+    pixels = np.concatenate([data.train.images, data.valid.images])/255
+    assert np.allclose(data.mean, pixels.mean((0, 1, 2))) and np.allclose(data.std, pixels.std((0, 1, 2)))
+    assert get_data(tmp_path/'pets', side=64).train.images.shape == (77, 64, 64, 3)
+
+
+def test_the_splits_of_a_folder_are_kept(tmp_path):
+    for split, n in dict(train=20, val=4, test=6).items(): save_classes(tmp_path/split, a=n, b=n + 1)
+    save_classes(tmp_path/'runs', c=3)  # ignored
+    with pytest.warns(DataWarning, match='13 of the 13 test images are training images too'): data = get_data(tmp_path)
+    assert [np.bincount(s.labels).tolist() for s in (data.train, data.valid, data.test)] == [[20, 21], [4, 5], [6, 7]]
+    assert 'the test accuracy is too high' in data.warning and data.full.ids.tolist() == list(range(50))
+    with pytest.raises(ValueError, match='has a folder of validation images: leave valid out'): get_data(tmp_path, valid=3)
+
+
+def test_a_split_without_one_of_the_classes(tmp_path):
+    save_classes(tmp_path/'train', a=9, b=9), save_classes(tmp_path/'test', b=2)
+    with pytest.warns(DataWarning): data = get_data(tmp_path)
+    assert data.test.labels.tolist() == [1, 1] and len(data.valid) == 2
+
+
+@pytest.mark.parametrize('make,says', [
+    (lambda f: save_classes(f, a=9), r'at least two classes \(found: a\)'),
+    (lambda f: None, r'at least two classes \(found: none\)'),
+    (lambda f: save_classes(f, a=1, b=9), "no image of the class 'a' is left to train on"),
+    (lambda f: (save_classes(f, a=9), (f/'b').mkdir()), "no image of the class 'b' is left to train on"),
+    (lambda f: ((f/'a').mkdir(), (f/'b').mkdir()), 'holds no image that can be read'),
+    (lambda f: save_classes(f/'test', a=3, b=3), 'has a folder test, and no train beside it'),
+    (lambda f: (save_classes(f/'train', a=9, b=9), save_classes(f/'test', c=1)), "test has a class 'c', which train does not have")])
+def test_folders_that_are_not_data(tmp_path, make, says):
+    make(tmp_path)
+    with pytest.raises(DataError, match=says) as e: get_data(tmp_path)
+    assert '\n' not in str(e.value)
+
+
+def test_damaged_and_foreign_files_of_a_folder(tmp_path):
+    "They are named, counted and skipped; more than a tenth is an error"
+    save_classes(tmp_path, a=20, b=20)
+    whole = get_data(tmp_path)
+    (tmp_path/'a'/'notes.txt').write_text('about a')
+    (tmp_path/'b'/'cut.png').write_bytes((tmp_path/'b'/'000.png').read_bytes()[:50])
+    (tmp_path/'b'/'new\nline.png').touch()
+    with pytest.warns(DataWarning) as told: data = get_data(tmp_path)
+    line = str(told[0].message)
+    assert '3 of the 43 files' in line and 'a/notes.txt, b/cut.png, b/new line.png' in line and '\n' not in line
+    assert data.fingerprint == whole.fingerprint and str(tmp_path) not in data.warning and '3 of the 43 files' in data.warning
+    for i in range(2): (tmp_path/'b'/f'empty{i}.png').touch()
+    with pytest.raises(DataError, match='5 of the 45 files .* more than a tenth'): get_data(tmp_path)
+
+
+def test_names_that_are_no_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'file').touch()
+    for name, kind, says in (('cifar', ValueError, "data must be cifar10, cifar100, cifar100-coarse, digits, or a folder of classes .got 'cifar'"),
+                             ('cifar/', DataError, 'the folder cifar/ was not found'), ('file', DataError, 'file is not a folder'), (3, ValueError, 'got .3.'), (None, ValueError, 'got .None.')):
+        with pytest.raises(kind, match=says): get_data(name)
+    with pytest.raises(ValueError, match='side must be one of 32'): get_data('digits', side=64)
+    with pytest.raises(ValueError, match='side must be one of 32, 64'): get_data(tmp_path, side=48)
+
+
+def test_a_folder_that_may_not_be_read(tmp_path):
+    save_classes(tmp_path, a=9, b=9)
+    for p in (*tmp_path.parents, tmp_path):
+        if str(p).startswith('/tmp/pytest'): p.chmod(0o755)
+    (tmp_path/'a').chmod(0)
+    try:
+        with without_privileges(), pytest.raises(DataError, match='cannot be read: Permission denied'): get_data(tmp_path)
+    finally: (tmp_path/'a').chmod(0o755)
+
+
+def cifar100_files(folder, pickled):
+    "Write the files of CIFAR-100 in one of its layouts, with pixels that tell which image they belong to"
+    for name, n in dict(train=50_000, test=10_000).items():
+        i = np.arange(n)
+        rows = np.zeros((n, 3072), np.uint8)
+        rows[:, 0], rows[:, 1], rows[:, 2] = i % 251, i//251, name == 'test'
+        fine, coarse = (i % 100).astype(np.uint8), (i % 100//5).astype(np.uint8)
+        content = (python2_pickle(rows, fine_labels=fine.tolist(), coarse_labels=coarse.tolist()) if pickled else
+                   np.concatenate([coarse[:, None], fine[:, None], rows], 1).tobytes())
+        (folder/(name if pickled else f'{name}.bin')).write_bytes(content)
+
+
+def test_cifar100_in_both_layouts(nowhere, monkeypatch):
+    from torchvision.datasets import CIFAR100 as listed
+    fine = {}
+    for layout in 'cifar-100-python', 'cifar-100-binary':
+        place = nowhere/layout/layout
+        place.mkdir(parents=True)
+        cifar100_files(place, layout == 'cifar-100-python')
+        if layout == 'cifar-100-python':
+            with pytest.raises(DataError, match='train is damaged: its md5 is'): get_data('cifar100', root=place)
+            for part in 'train', 'test': monkeypatch.setattr(listed, f'{part}_list', [[part, hashlib.md5((place/part).read_bytes()).hexdigest()]])
+        with contextlib.nullcontext() if layout == 'cifar-100-python' else pytest.warns(DataWarning, match='unknown copy of CIFAR-100'):
+            fine[layout] = get_data('cifar100', root=place.parent)
+        assert fine[layout].classes == CIFAR100_CLASSES and [len(s) for s in (fine[layout].train, fine[layout].valid, fine[layout].test)] == [45_000, 5000, 10_000]
+        assert fine[layout].full.labels[777] == 77 and fine[layout].full.images[777, 0, 1, 0] == 777//251
+    assert len({data.fingerprint for data in fine.values()}) == 1
+    coarse = get_data('cifar100-coarse', root=nowhere/'cifar-100-python')
+    assert coarse.classes == CIFAR100_GROUPS and coarse.full.labels[777] == 77//5 and len(CIFAR100_GROUPS) == 20 and len(set(CIFAR100_CLASSES)) == 100
+    with pytest.raises(NotFound, match=r"CIFAR-100 was not found in .*; get_data\('cifar100'\) downloads it"): get_data('cifar100', root=nowhere/'none', download=False)
+    with pytest.raises(NotFound, match='CIFAR-10 was not found'): get_data('cifar10', root=nowhere/'cifar-100-python', download=False)
+
+
+def test_a_folder_named_train_is_not_a_copy_of_cifar100(tmp_path):
+    save_classes(tmp_path/'train', a=2, b=2)
+    assert find_official([tmp_path], CIFAR100) is None

@@ -26,8 +26,8 @@ NAME = 'cifar-10-python.tar.gz'
 FOLDER = 'cifar-10-batches-py'
 
 
-def python2_pickle(data, labels):
-    "Return {'data': array, 'labels': list} byte for byte as Python 2 pickled it, like the official files"
+def python2_pickle(data, **labels):
+    "Return {'data': array, 'labels': list, …} byte for byte as Python 2 pickled it, like the official files"
     def text(s): return b'U' + bytes([len(s)]) + s.encode()
     def whole(n): return b'K' + bytes([n])
     def name(module, attr): return f'c{module}\n{attr}\n'.encode()
@@ -35,7 +35,8 @@ def python2_pickle(data, labels):
     dtype = name('numpy', 'dtype') + text('u1') + whole(0) + whole(1) + b'\x87R(' + whole(3) + text('|') + b'NNN' + b'J\xff\xff\xff\xff'*2 + whole(0) + b'tb'
     empty = name('numpy.core.multiarray', '_reconstruct') + name('numpy', 'ndarray') + whole(0) + b'\x85' + text('b') + b'\x87R'
     array = empty + b'(' + whole(1) + shape + dtype + b'\x89' + b'T' + struct.pack('<i', data.nbytes) + data.tobytes() + b'tb'
-    return b'\x80\x02}(' + text('data') + array + text('labels') + b'](' + b''.join(map(whole, labels)) + b'eu.'
+    lists = b''.join(text(key) + b'](' + b''.join(map(whole, values)) + b'e' for key, values in labels.items())
+    return b'\x80\x02}(' + text('data') + array + lists + b'u.'
 
 
 def batch_files():
@@ -44,7 +45,7 @@ def batch_files():
     for k, name in enumerate(BATCHES):
         data = np.zeros((10_000, 3072), dtype=np.uint8)
         data[:, 0], data[:, 1], data[:, 2] = np.arange(10_000) % 251, np.arange(10_000)//251, k
-        files[name] = python2_pickle(data, (np.arange(10_000) % 10).tolist())
+        files[name] = python2_pickle(data, labels=(np.arange(10_000) % 10).tolist())
     return files
 
 
@@ -165,7 +166,7 @@ def link(name, to):
 def test_an_archive_with_a_trap_is_not_unpacked(nowhere, members):
     content = tarball({f'{FOLDER}/data_batch_1': b'fine', **members})
     with Mirror(content) as mirror:
-        with pytest.raises(DataError, match='does not belong to CIFAR-10'): get_data(root=nowhere/'d', archive=remote(mirror, 'good'))
+        with pytest.raises(DataError, match='does not belong to cifar-10-batches-py'): get_data(root=nowhere/'d', archive=remote(mirror, 'good'))
     assert not (nowhere/'d'/FOLDER).exists() and not list(nowhere.rglob('evil')) and not Path('/tmp/cifar_resnet_evil').exists()
     assert not (nowhere/'d'/'.unpacking').exists()
 

@@ -33,7 +33,8 @@ from test_download import FOLDER, NAME, archive, files, known, remote, tarball  
 from cifar_resnet import cli, report
 from cifar_resnet.checkpoint import read_checkpoint
 from cifar_resnet.core import DataError, DataWarning, Diverged, TrainingError
-from cifar_resnet.data import get_data, read_image
+from cifar_resnet.data import get_data
+from cifar_resnet.images import read_image
 from cifar_resnet.fetch import BATCHES, fetch, read_pickled
 from cifar_resnet.model import CustomResNet, load_weights
 from cifar_resnet.train import OneCycle, Trainer, fit
