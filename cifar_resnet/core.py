@@ -6,8 +6,8 @@
 __all__ = ['DataError', 'DataWarning', 'TrainingError', 'Diverged', 'check_int', 'check_number', 'check_choice', 'check_kind',
            'one_line', 'join_names', 'to_path', 'check_folder', 'prepare_folder', 'check_target', 'write_atomic',
            'read_file', 'styled', 'save_figure', 'is_enabled', 'is_quick', 'fingerprint', 'to_plain', 'from_plain',
-           'cpu_name', 'home_page', 'git_commit', 'environment', 'results_folders', 'default_results_folder',
-           'record_names', 'read_json', 'load_record', 'save_record', 'load_or_measure']
+           'cpu_name', 'busy_seconds', 'home_page', 'git_commit', 'environment', 'results_folders',
+           'default_results_folder', 'record_names', 'read_json', 'load_record', 'save_record', 'load_or_measure']
 
 # %% ../nbs/core.ipynb #core002
 import hashlib, io, json, math, operator, os, platform, re, stat, subprocess, tempfile
@@ -247,6 +247,13 @@ def cpu_name():
     "Return the processor's name"
     try: return re.search(r'model name\s*:\s*(.+)', Path('/proc/cpuinfo').read_text())[1].strip()
     except (OSError, TypeError): return platform.processor() or platform.machine()
+
+def busy_seconds():
+    "Return the seconds that all cores have worked, and those that this process has; None where the system does not say"
+    try: times = [int(n) for n in re.match(r'cpu +([\d ]+)', Path('/proc/stat').read_text())[1].split()]
+    except (OSError, TypeError): return None
+    idle, waiting = times[3:5]
+    return (sum(times[:8]) - idle - waiting)/os.sysconf('SC_CLK_TCK'), sum(os.times()[:4])
 
 def home_page():
     "Return the address of the repository, from the package's metadata"

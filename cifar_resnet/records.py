@@ -8,7 +8,7 @@ __all__ = ['PUBLISHED', 'Planned', 'recipe_runs', 'rate_runs', 'named_runs', 'tr
            'baseline_epoch', 'measure_matrix_rate', 'compare_speed', 'speed_table', 'limits_table']
 
 # %% ../nbs/records.ipynb #records002
-import hashlib, re, shutil, sys, time
+import hashlib, os, re, shutil, sys, time
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -18,8 +18,8 @@ import torch
 
 from .anatomy import count_macs
 from .augment import default_augment, make_loaders
-from .compare import climb_points, interval, summarize_accuracy
-from .core import DataError, Diverged, check_choice, check_int, default_results_folder, load_record, one_line, read_json, record_names, save_record
+from .compare import climb_points, interval, summarize_accuracy, training_minutes
+from .core import DataError, Diverged, busy_seconds, check_choice, check_int, default_results_folder, load_record, one_line, read_json, record_names, save_record
 from .data import ImageData, get_data
 from .device import Precision, peak_memory, pick_device
 from .model import CustomResNet, load_weights, save_weights
@@ -124,16 +124,23 @@ def make(
     out, record_file = Path(runs)/p.name, find_record_file(p, results)
     folder = Path(results) if results else default_results_folder()
     if record_file.exists() and not is_recorded(record_file): raise DataError(f'{record_file} is not a record that can be read: move it away, and the run is made')
+    start, before = time.monotonic(), busy_seconds()
     seen, last = data if p.test else replace(data, test=data.test[:0]), out/'last.pt'
     try:
         run = run_recipe(p.recipe, seen, p.epochs, p.seed, out, last if last.exists() else None, device=device and str(device), **p.settings)
-        record = dict(recipe=p.recipe.name) | run.record
+        record = dict(recipe=p.recipe.name) | run.record | dict(others_cpu=_share_of_others(before, time.monotonic() - start))
         if p.weights: record['weights'] = export_half(out/'final.safetensors', folder/f'{p.name}.safetensors')
     except Diverged as e:
         record = dict(recipe=p.recipe.name, diverged=str(e), settings=p.recipe, data=data.name, seed=p.seed, trained_on=str(pick_device(device)))
     written = read_json(save_record(p.name, record, folder))
     shutil.rmtree(out)
     return written
+
+def _share_of_others(before, seconds):
+    "Return the share of all cores that other processes used, so the seconds of a run can be judged; None where the system does not say"
+    if not before: return None
+    (all_before, own_before), (all_after, own_after) = before, busy_seconds()
+    return max(0, round((all_after - all_before - own_after + own_before)/(seconds*os.cpu_count()), 3))
 
 def export_half(
     full,  # file of weights
@@ -274,6 +281,6 @@ def limits_table(
     for name, (pflop, accs, views) in climb_points().items():
         runs = [load_record(n) for n in record_names() if re.fullmatch(rf'{re.escape(name)}(_24)?(-\d+)?', n)]
         if np.mean(accs) < .94 or not runs: continue
-        minutes, device = np.mean([r['seconds'] for r in runs])/60, runs[0]['environment']['device']
+        minutes, device = np.mean(training_minutes(runs)), runs[0]['environment']['device']
         lines.append(f'{name}: {np.mean(accs):.2%} with {views} views (n={len(accs)}), {pflop:.2f} PFLOP, {minutes:.0f} minutes on {device}')
     return '\n'.join(lines)

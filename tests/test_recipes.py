@@ -94,10 +94,10 @@ def test_settings(name):
 
 
 def test_names():
-    assert list(recipes()) == [*FIVE, 'one_cycle', 'digits', 'cpu94', 'cpu95', 'accurate-strict', 'accurate-free', 'fast94'] and list(ABOUT) == [*FIVE, 'one_cycle']
+    assert list(recipes()) == [*FIVE, 'one_cycle', 'digits', 'own', 'cpu94', 'cpu95', 'accurate-strict', 'accurate-free', 'fast94'] and list(ABOUT) == [*FIVE, 'one_cycle']
     assert all(recipe.name == name for name, recipe in recipes().items())
     recipes().clear()
-    assert len(recipes()) == 12  # a copy each time
+    assert len(recipes()) == 13  # a copy each time
 
 
 # --- learning rates ------------------------------------------------------------
@@ -386,7 +386,7 @@ def test_single_faults():
 
 
 def test_find_recipes():
-    assert find_recipes(*(recipe.name for recipe in EVERY)) == EVERY and len({recipe.name for recipe in EVERY}) == len(EVERY) == 12 + 5 + 13 + 8
+    assert find_recipes(*(recipe.name for recipe in EVERY)) == EVERY and len({recipe.name for recipe in EVERY}) == len(EVERY) == 13 + 5 + 13 + 8
     assert find_recipes() == []
     assert [r.name for r in find_recipes('era_s10', 'era_s10-fixed', 'vertical-flips')] == ['era_s10', 'era_s10-fixed', 'vertical-flips']
     with pytest.raises(ValueError, match=r"there is no recipe 'eva9'; choose from eva8_s8, .*, era_s10-fixed, .*, no-flip"): find_recipes('eva8_s8', 'eva9')
