@@ -17,10 +17,9 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from .augment import Batches
-from .core import check_choice, check_int, styled
+from .core import check_choice, check_int, make_bar, styled
 from .data import Split
 from .device import Precision, check_weights, unwrap
 from .train import infer
@@ -99,7 +98,7 @@ def predict(
     batches = Batches(split, batch_size, device=device)
     with _watch_last_layer(model, seen):
         stream = infer(model, batches, Precision.pick(device, precision), flip=tta)
-        for plain, mirrored, _ in tqdm(stream, total=len(batches), leave=False, disable=not progress or len(batches) < 3):
+        for plain, mirrored, _ in make_bar(stream, total=len(batches), leave=False, disable=not progress or len(batches) < 3):
             logits.append((plain + mirrored)/2 if tta else plain)
     logits = torch.cat(logits).cpu().numpy() if logits else np.zeros((0, len(split.classes)), np.float32)
     if logits.shape[1] != len(split.classes): raise ValueError(f'the network returns {logits.shape[1]} logits, and there are {len(split.classes)} classes')
@@ -325,7 +324,7 @@ def robustness(
         damaged = replace(split, images=damaged.permute(0, 2, 3, 1).contiguous().numpy())
         return int(predict(model, damaged, progress=False).correct.sum())
     rows = [dict(damage='none', strength=None, correct=count_correct(images), n=len(split))]
-    for name, (strengths, damage) in tqdm(damages().items(), leave=False, disable=not progress):
+    for name, (strengths, damage) in make_bar(damages().items(), leave=False, disable=not progress):
         for s in strengths:
             rows.append(dict(damage=name, strength=s, correct=count_correct(damage(images, s)), n=len(split)))
     return rows

@@ -15,6 +15,7 @@ import torch
 
 from .core import DataError, Diverged, TrainingError, one_line, prepare_folder, save_record, to_path, to_plain, write_atomic
 from .device import current_world, random_states, set_random_states
+from .loggers import to_csv
 from .model import NETWORKS, describe_network, save_weights
 
 # %% ../nbs/checkpoint.ipynb #chk008
@@ -160,6 +161,7 @@ class RunFolder:
             torch.save(dict(format=FORMAT, state=trainer.state_dict(), history=trainer.history, identity=identify(trainer),
                             randomness=first, **(dict(others=others) if others else {})), held)
             write_atomic(self/'last.pt', held.getbuffer())
+            write_atomic(self/'epochs.csv', to_csv(trainer.history))
         self.last = self/'last.pt'
 
     def save_weights(self, trainer, name, **notes):

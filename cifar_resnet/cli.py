@@ -4,23 +4,24 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'option', 'command', 'make_parser', 'make_script_parser', 'main', 'given_options', 'apply_options',
-           'needs_range_test', 'choose_recipe', 'load_settings', 'resume_recipe', 'check_run', 'find_rates',
-           'load_network', 'load_run', 'cifar_train', 'cifar_lr', 'cifar_evaluate', 'cifar_report', 'cifar_predict',
-           'cifar_recipes']
+           'needs_range_test', 'choose_recipe', 'resume_recipe', 'check_run', 'find_rates', 'load_network', 'load_run',
+           'cifar_train', 'cifar_lr', 'cifar_evaluate', 'cifar_report', 'cifar_predict', 'cifar_data', 'cifar_recipes']
 
 # %% ../nbs/cli.ipynb #cli002
 import argparse, io, json, shlex, sys
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 
+from . import __version__
 from .console import exit_code, run_command, say
 
 # %% ../nbs/cli.ipynb #cli003
 class _Parser(argparse.ArgumentParser):
     "A parser whose errors are one line"
+    def __init__(self, *args, **kwargs): super().__init__(*args, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
     def error(self, message):
         from cifar_resnet.core import one_line
         self.exit(2, f'{self.prog}: {one_line(message, 600)}; {self.prog} --help lists the options\n')
@@ -31,23 +32,27 @@ def option(*names, **kwargs):
 
 COMMANDS = {}  # name → (what it does, options, function)
 
-def command(name, *options):
-    "Decorate a function of parsed arguments: make it the command `name`"
+def command(name, *options, examples=()):
+    "Decorate a function of parsed arguments: make it the command `name`; its help ends with the examples"
     def register(run):
+        run.examples = examples
         COMMANDS[name] = run.__doc__, options, run
         return run
     return register
 
 # %% ../nbs/cli.ipynb #cli004
 def _add_options(parser, name):
-    "Give `parser` the options of a command"
+    "Give `parser` the options of a command, and its examples"
     _, options, run = COMMANDS[name]
+    shown = [f'  {parser.prog} {example}' for example in getattr(run, 'examples', ())]
+    if shown: parser.epilog = '\n'.join(['examples:', *shown])
     for names, kwargs in options: parser.add_argument(*names, **kwargs)
     parser.set_defaults(run=run, prog=parser.prog)
 
 def make_parser(prog='cifar_resnet'):
     "Return the parser of `cifar_resnet COMMAND …`"
     parser = _Parser(prog=prog, description='Train a small ResNet on CIFAR-10, evaluate it, and see its mistakes')
+    parser.add_argument('--version', action='version', version=f'cifar_resnet {__version__}')
     commands = parser.add_subparsers(required=True, metavar='command', parser_class=_Parser)
     for name, (text, *_) in COMMANDS.items(): _add_options(commands.add_parser(name, help=text.replace('%', '%%'), description=text), name)
     return parser
@@ -55,6 +60,7 @@ def make_parser(prog='cifar_resnet'):
 def make_script_parser(name):
     "Return the parser of the script for one command, as in `cifar_train`"
     parser = _Parser(prog=f'cifar_{name}', description=COMMANDS[name][0])
+    parser.add_argument('--version', action='version', version=f'cifar_resnet {__version__}')
     _add_options(parser, name)
     return parser
 
@@ -78,32 +84,33 @@ def main(argv=None):
     _run(make_parser(), argv)
 
 # %% ../nbs/cli.ipynb #cli007
-_ROOT = option('--root', metavar='FOLDER', help='folder with the data; the usual places, then a download, when not given')
-_DEVICE = option('--device', help='cpu, cuda, cuda:1 or mps; the best available when not given')
+_ROOT = option('--root', metavar='FOLDER', help='folder with CIFAR (default: the usual places, then a download)')
+_DEVICE = option('--device', help='cpu, cuda, cuda:1 or mps (default: the best available)')
 _WEIGHTS = option('weights', help="a .safetensors file, a run's folder, or the name of a recorded run")
+_CONFIG = option('--config', metavar='FILE', help='a recipe as TOML, such as run.toml in the folder of a run; the other options change it')
 _RECIPE = (
-    option('--recipe', metavar='NAME', help='recipe to start from: era_s10, era_s10-fixed, …; one_cycle, digits for --data digits, or own for a folder when not given; the other options change it'),
+    option('--recipe', metavar='NAME', help='recipe to start from: era_s10, era_s10-fixed, …; one_cycle, digits for --data digits, or own for a folder when not given; the other options change it'), _CONFIG,
     option('--data', metavar='NAME', help="cifar10, cifar100, cifar100-coarse, digits, or a folder that holds a folder of images for each class; the recipe's when not given"), _ROOT, _DEVICE,
-    option('--batch-size', type=int, help='images in a step'),
-    option('--width', type=int, help='channels of the first layer'),
-    option('--side', type=int, help='side of the images of a folder, in pixels: 32, or 64 for a network with four times the operations'),
-    option('--logit-scale', type=float, help='the logits are multiplied by this'),
-    option('--optimizer', help='sgd, adam or adamw'),
-    option('--weight-decay', type=float, help='pull of the weights toward zero'),
-    option('--label-smoothing', type=float, help='share of the label given to all classes'),
-    option('--precision', help='auto, float32, bfloat16 or float16'),
-    option('--seed', type=int, help='of the initial weights and everything that is drawn'))
+    option('--batch-size', type=int, help='images in a step (default: 512)'),
+    option('--width', type=int, help='channels of the first layer (default: 64)'),
+    option('--side', type=int, choices=(32, 64), help='side of the images of a folder, in pixels; 64 takes four times the operations (default: 32)'),
+    option('--logit-scale', type=float, help='the logits are multiplied by this (default: 0.125)'),
+    option('--optimizer', choices=('sgd', 'adam', 'adamw'), help='(default: sgd)'),
+    option('--weight-decay', type=float, help='pull of the weights toward zero (default: 0.0005)'),
+    option('--label-smoothing', type=float, help='share of the label given to all classes (default: 0)'),
+    option('--precision', choices=('auto', 'float32', 'bfloat16', 'float16'), help='of the arithmetic (default: auto)'),
+    option('--seed', type=int, help='of the initial weights and everything that is drawn (default: 0)'))
 _TRAINING = (
-    option('--epochs', type=int, help='passes over the training images'),
-    option('--peak-epoch', type=float, help='epoch at whose end the learning rate peaks'),
+    option('--epochs', type=int, help='passes over the training images (default: 24)'),
+    option('--peak-epoch', type=float, help='epoch at whose end the learning rate peaks (default: 5)'),
     option('--lr-max', type=float, help='highest learning rate; when neither this nor a recipe is given, a range test finds it'),
     option('--lr-min', type=float, help='first and last learning rate; a hundredth of lr-max when only that is given'),
-    option('--anneal', help='linear or cos'),
-    option('--ema', type=float, help='decay of a running average of the weights, which is then evaluated'),
-    option('--accumulate', type=int, help='parts that a batch is cut into, to fit a small GPU'),
+    option('--anneal', choices=('linear', 'cos'), help='shape of the schedule (default: linear)'),
+    option('--ema', type=float, help='decay of a running average of the weights, which is then evaluated (default: no average)'),
+    option('--accumulate', type=int, help='parts that a batch is cut into, to fit a small GPU (default: 1)'),
     option('--compile', action='store_true', default=None, help='torch.compile the network'),
     option('--sync-bn', action='store_true', default=None, help='with several GPUs: batch norm works on the whole batch'),
-    option('--full', action=argparse.BooleanOptionalAction, help='train on the validation images too'))
+    option('--full', action=argparse.BooleanOptionalAction, help='train on the validation images too (default: --full; --no-full for digits and for a folder)'))
 
 _FIELDS = dict(schedule=('epochs', 'peak_epoch', 'lr_max', 'lr_min', 'anneal'), network=('width', 'logit_scale', 'side'), optim=('optimizer', 'weight_decay'),
               config=('batch_size', 'label_smoothing', 'ema', 'accumulate', 'precision', 'compile', 'sync_bn', 'seed', 'full'))  # where each option goes
@@ -133,14 +140,18 @@ def apply_options(recipe, given):
 # %% ../nbs/cli.ipynb #cli-o1
 def needs_range_test(args):
     "Return whether the learning rates are still to be found"
-    return args.recipe is None and args.lr_max is None
+    return args.recipe is None and args.lr_max is None and getattr(args, 'config', None) is None
 
 def choose_recipe(args):
     "Return the recipe that the arguments name, with the options laid over it"
     from cifar_resnet.core import check_number
     from cifar_resnet.data import NAMES, check_data_name
     from cifar_resnet.recipes import find_recipes
+    from cifar_resnet.settings import read_config
     given = given_options(args)
+    if args.config is not None:
+        if args.recipe is not None: raise ValueError('--config and --recipe both name a recipe: give one of them')
+        return apply_options(read_config(args.config), given)
     if args.data is not None: check_data_name(args.data)
     if 'lr_min' in given and needs_range_test(args): check_number('--lr-min', given.pop('lr_min'), least=0)  # it goes with the rate to be found
     usual = 'digits' if args.data == 'digits' else 'one_cycle' if args.data in (None, *NAMES) else 'own'
@@ -148,29 +159,6 @@ def choose_recipe(args):
     return apply_options(find_recipes(name)[0], given)
 
 # %% ../nbs/cli.ipynb #cli010
-def load_settings(folder):
-    "Return the recipe that a run was started with"
-    from cifar_resnet.core import DataError, from_plain, one_line, read_json
-    from cifar_resnet.recipes import KINDS, Recipe
-    path = folder/'settings.json'
-    if not folder.is_dir() or not path.exists(): raise ValueError(f'{folder} does not hold a run of cifar_train: {path.name} was not found there')
-    try:
-        recipe = from_plain(read_json(path), KINDS)
-        if isinstance(recipe, Recipe): _current_options(recipe)  # they are all there, and the network can be made
-    except Exception as e:  # whatever a damaged file leads to
-        raise ValueError(f'{one_line(e)}; {_advise(folder)}' if isinstance(e, DataError) else f'{path} is damaged: {one_line(e)}; {_advise(folder)}') from e
-    if not isinstance(recipe, Recipe): raise ValueError(f'{path} was written by another version of cifar_resnet: finish the run with that version, or start again')
-    return recipe
-
-def _advise(folder):
-    "Return what can be done about settings that cannot be read"
-    from cifar_resnet.checkpoint import read_checkpoint
-    from cifar_resnet.core import DataError
-    try: epochs = len(read_checkpoint(folder/'last.pt')['history'])
-    except DataError: return 'there is no valid checkpoint beside it: remove the folder, and start again'
-    return (f'the checkpoint {folder}/last.pt is valid (epochs: {epochs}). Give the command that started the run another --out, stop it when it trains, '
-            f'copy its settings.json into {folder}, and resume: the checkpoint accepts only the settings it was made with')
-
 def _current_options(recipe):
     "Return what the options are in a recipe"
     def fields(obj, names): return {name: getattr(obj, name) for name in names}
@@ -182,6 +170,8 @@ def resume_recipe(args, folder):
     "Return the recipe of a run to continue; an option that differs from it is refused"
     from cifar_resnet.checkpoint import read_checkpoint
     from cifar_resnet.core import to_path
+    from cifar_resnet.settings import load_settings
+    if args.config is not None: raise ValueError(f'--config {args.config}: a resumed run keeps its settings; --out starts a new run')
     recipe = load_settings(folder)
     current = _current_options(recipe)
     for name, value in (given_options(args, 'recipe') | given_options(args)).items():
@@ -232,20 +222,24 @@ def _refuse_second_run(folder):
 @command('train', *_RECIPE, *_TRAINING,
     option('--out', metavar='FOLDER', help='what the run leaves; runs/ and the name of the data when not given'),
     option('--resume', metavar='FOLDER', help='continue the run in this folder'),
-    option('--tensorboard', action='store_true', help='write TensorBoard scalars into the folder too'))
+    option('--logger', choices=('csv', 'tensorboard', 'wandb', 'mlflow'), default='csv', help="where each epoch's figures go; epochs.csv is always written (default: %(default)s)"),
+    option('--tensorboard', action='store_const', const='tensorboard', dest='logger', help='the same as --logger tensorboard'),
+    examples=('--data digits', '--recipe cpu94 --out runs/fast', '--data photos/ --width 16', '--resume runs/fast'))
 def _train(args):
     "Train with one cycle, at the rates of a recipe or of a range test, then evaluate on the test images, once"
-    if args.tensorboard and not find_spec('tensorboard'): raise ValueError('--tensorboard needs one more package: pip install tensorboard')
     from cifar_resnet.core import to_path
     from cifar_resnet.distributed import join_processes
+    from cifar_resnet.loggers import check_logger
+    args.logger = check_logger(None if args.logger == 'csv' else args.logger)
     with join_processes(args.device):
         if args.resume is None: _start_run(args)
         else: _resume_run(args, to_path(args.resume))
 
 def _start_run(args):
     from cifar_resnet.all import plot_lr, RunFolder
-    from cifar_resnet.core import save_figure, to_plain, write_atomic
+    from cifar_resnet.core import save_figure, write_atomic
     from cifar_resnet.device import current_world
+    from cifar_resnet.settings import save_settings
     recipe, world = choose_recipe(args), current_world()
     folder, restarted = world.share(_choose_folder(recipe, args, world) if world.is_first else None)
     if restarted: return _resume_run(args, folder)
@@ -259,7 +253,7 @@ def _start_run(args):
                 recipe = replace(recipe, schedule=replace(recipe.schedule, lr_max=found.lr_max, lr_min=found.lr_min if args.lr_min is None else args.lr_min, final=None))
                 save_figure(plot_lr(found), folder/'lr.png')
             if world.launch: write_atomic(folder/'.launch', world.launch.encode())
-            write_atomic(folder/'settings.json', (json.dumps(to_plain(recipe), indent=1) + '\n').encode())
+            save_settings(folder, recipe)
         _train_in(folder, replace(recipe, schedule=world.share(recipe.schedule)), data, args)
 
 def _choose_folder(recipe, args, world):
@@ -289,7 +283,7 @@ def _train_in(folder, recipe, data, args):
     if first: say(f'{recipe.data}: {schedule.epochs} {"epochs" if schedule.epochs > 1 else "epoch"}, {"continuing" if last.exists() else "starting"} in {folder}; '
                   f'learning rate {schedule.lr_min:.2g} to {schedule.lr_max:.2g} at epoch {schedule.peak_epoch:.3g} and back')
     run = run_recipe(recipe, data, seed=recipe.config.seed, out=folder, resume=last if last.exists() else None, device=args.device,
-                     tensorboard=str(folder/'tensorboard') if args.tensorboard else None)
+                     logger=args.logger)
     if not first: return
     _draw_run(folder, run.record)
     say(run)
@@ -316,10 +310,11 @@ def _draw_run(folder, record):
 
 # %% ../nbs/cli.ipynb #cli013
 @command('lr', *_RECIPE,
-    option('--start', type=float, help='first learning rate; 1e-05 when not given'),
-    option('--end', type=float, help='last learning rate; 10 when not given'),
-    option('--steps', type=int, help='from the first to the last; 100 when not given'),
-    option('--out', default='runs/lr.png', metavar='FILE', help='figure of the curve (default: %(default)s)'))
+    option('--start', type=float, help='first learning rate (default: 1e-05)'),
+    option('--end', type=float, help='last learning rate (default: 10)'),
+    option('--steps', type=int, help='from the first to the last (default: 100)'),
+    option('--out', default='runs/lr.png', metavar='FILE', help='figure of the curve (default: %(default)s)'),
+    examples=('--data digits', '--width 16 --steps 60 --out lr.svg'))
 def _lr(args):
     "Run a learning-rate range test, print LRMIN and LRMAX, and draw the curve"
     from cifar_resnet.core import check_target, save_figure
@@ -341,7 +336,8 @@ def load_network(weights):
 
 @command('evaluate', _WEIGHTS,
     option('--data', metavar='NAME', help='a data set or a folder, as in cifar_train; what the weights were trained on when not given'), _ROOT, _DEVICE,
-    option('--precision', help='auto, float32, bfloat16 or float16; auto when not given'))
+    option('--precision', choices=('auto', 'float32', 'bfloat16', 'float16'), help='of the arithmetic (default: auto)'),
+    examples=('runs/digits', 'one_cycle_24 --device cpu'))
 def _evaluate(args):
     "Print the accuracy on the test images, with its 95 % interval"
     from cifar_resnet.all import accuracy_interval, Batches, evaluate as measure, get_data, pick_device, Precision
@@ -362,8 +358,9 @@ def _evaluate(args):
 # %% ../nbs/cli.ipynb #cli015
 @command('report',
     option('run_name', metavar='run', help="a run's folder, or the name of a recorded run with weights"), _ROOT, _DEVICE,
-    option('--sample', type=int, help='test images to damage, for the figure on robustness; 1000 when not given'),
-    option('--out', metavar='FILE', help="the page; report.html in the run's folder, or runs/ and the run's name, when not given"))
+    option('--sample', type=int, help='test images to damage, for the figure on robustness (default: 1000)'),
+    option('--out', metavar='FILE', help="the page; report.html in the run's folder, or runs/ and the run's name, when not given"),
+    examples=('runs/digits', 'one_cycle_24 --out report.html'))
 def _report(args):
     "Write one page about a run: its curves, its errors, and where the network looked"
     from cifar_resnet.all import get_data, pick_device, write_report
@@ -388,13 +385,29 @@ def load_run(name):
     try: return check_record(record)
     except ValueError as e: raise ValueError(f'{path/"run.json" if path.is_dir() else name} is not the record of a training run: {e}') from None
 
+# %% ../nbs/cli.ipynb #cli-d1
+@command('data',
+    option('name', nargs='?', default='cifar10', help='cifar10, cifar100, cifar100-coarse, digits, or a folder of classes (default: %(default)s)'), _ROOT,
+    option('--no-download', action='store_true', help='say where it was looked for when it is not found'),
+    examples=('cifar10 --root data/', 'photos/'))
+def _data(args):
+    "Find or download a data set, and print what is in it"
+    from cifar_resnet.all import get_data
+    from cifar_resnet.explore import count_classes
+    data = get_data(args.name, root=args.root, download=not args.no_download)
+    print(data, f'found in {data.source}', sep='\n')
+    counts, width = count_classes(data), max(map(len, data.classes))
+    print(f'{"":<{width}} ' + ''.join(f'{split:>8}' for split in counts))
+    for i, name in enumerate(data.classes): print(f'{name:<{width}} ' + ''.join(f'{n[i]:>8,}' for n in counts.values()))
+
 # %% ../nbs/cli.ipynb #cli016
 @command('predict', _WEIGHTS,
     option('images', nargs='+', help='image files: PNG, JPEG, … any that Pillow reads'),
     option('--top', type=int, default=3, help='classes to name for each (default: %(default)s)'),
     option('--json', action='store_true', help='print JSON, with all probabilities'),
     option('--cam', metavar='FOLDER', help='write images of where the network looked into this folder'),
-    option('--force', action='store_true', help='with --cam: replace images of an earlier call'), _DEVICE)
+    option('--force', action='store_true', help='with --cam: replace images of an earlier call'), _DEVICE,
+    examples=('one_cycle_24 cat.jpg dog.png', 'runs/digits 7.png --top 1 --cam cams'))
 def _predict(args):
     "Classify image files"
     from cifar_resnet.all import pick_device, predict as classify
@@ -463,12 +476,13 @@ def _draw_cams(preds, files):
 # %% ../nbs/cli.ipynb #cli018
 @command('recipes',
     option('--only', metavar='NAMES', help='names of recipes, separated by commas; all when not given'),
-    option('--epochs', type=int, help='passes over the training images; 24 when not given'),
+    option('--epochs', type=int, help='passes over the training images (default: 24)'),
     option('--seeds', type=int, default=3, help='runs of each (default: %(default)s)'),
     option('--fixed', action='store_true', help='those without their faults too'),
     option('--faults', action='store_true', help="the course's own with one fault at a time too"),
     option('--data', default='cifar10', metavar='NAME', help='a data set or a folder, as in cifar_train (default: %(default)s)'), _ROOT, _DEVICE,
-    option('--out', default='results', metavar='FOLDER', help='folder of the records (default: %(default)s)'))
+    option('--out', default='results', metavar='FOLDER', help='folder of the records (default: %(default)s)'),
+    examples=('--only era_utils --epochs 2 --seeds 1', '--fixed --faults --seeds 5'))
 def _recipes(args):
     "Train published recipes one after another, and record the results"
     from cifar_resnet.all import ABOUT, find_recipes, fix, get_data, pick_device, single_faults
@@ -494,4 +508,12 @@ def cifar_lr(argv=None): "Run `cifar_lr …`"; _run(make_script_parser('lr'), ar
 def cifar_evaluate(argv=None): "Run `cifar_evaluate …`"; _run(make_script_parser('evaluate'), argv)
 def cifar_report(argv=None): "Run `cifar_report …`"; _run(make_script_parser('report'), argv)
 def cifar_predict(argv=None): "Run `cifar_predict …`"; _run(make_script_parser('predict'), argv)
+def cifar_data(argv=None): "Run `cifar_data …`"; _run(make_script_parser('data'), argv)
 def cifar_recipes(argv=None): "Run `cifar_recipes …`"; _run(make_script_parser('recipes'), argv)
+
+# %% ../nbs/cli.ipynb #cli-w1
+@command('completion', option('shell', choices=('bash', 'zsh', 'tcsh'), help='which shell the script is for'), examples=('bash > ~/.cifar_resnet.bash', 'zsh > _cifar_resnet'))
+def _completion(args):
+    "Print a script that completes commands and options in a shell"
+    import shtab
+    print(shtab.complete(make_parser(), args.shell))

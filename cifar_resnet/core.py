@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['DataError', 'DataWarning', 'TrainingError', 'Diverged', 'check_int', 'check_number', 'check_choice', 'check_kind',
            'one_line', 'join_names', 'to_path', 'check_folder', 'prepare_folder', 'check_target', 'write_atomic',
-           'read_file', 'styled', 'save_figure', 'is_enabled', 'is_quick', 'fingerprint', 'to_plain', 'from_plain',
-           'cpu_name', 'busy_seconds', 'home_page', 'git_commit', 'environment', 'results_folders',
-           'default_results_folder', 'record_names', 'read_json', 'load_record', 'save_record', 'load_or_measure']
+           'read_file', 'styled', 'save_figure', 'is_enabled', 'is_quick', 'draws_bars', 'make_bar', 'fingerprint',
+           'to_plain', 'from_plain', 'cpu_name', 'busy_seconds', 'home_page', 'git_commit', 'environment',
+           'results_folders', 'default_results_folder', 'record_names', 'read_json', 'load_record', 'save_record',
+           'load_or_measure']
 
 # %% ../nbs/core.ipynb #core002
-import hashlib, io, json, math, operator, os, platform, re, stat, subprocess, tempfile
+import hashlib, io, json, math, operator, os, platform, re, stat, subprocess, sys, tempfile
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
@@ -209,6 +210,17 @@ def is_enabled(
 def is_quick():
     "Return whether chapters run on `digits` with quick settings (`CIFAR_RESNET_QUICK=1`)"
     return is_enabled('CIFAR_RESNET_QUICK')
+
+def draws_bars():
+    "Return whether progress bars are drawn: on a terminal and in a notebook, and not into files or logs"
+    ipython = sys.modules.get('IPython')
+    shell = ipython and ipython.get_ipython()
+    return type(shell).__name__ == 'ZMQInteractiveShell' or bool(sys.stderr and sys.stderr.isatty())
+
+def make_bar(*args, disable=False, **kwargs):
+    "Return tqdm's progress bar where bars are drawn; elsewhere one that is silent"
+    from tqdm import tqdm
+    return tqdm(*args, disable=disable or not draws_bars(), **kwargs)
 
 # %% ../nbs/core.ipynb #core011
 def fingerprint(

@@ -9,9 +9,8 @@ __all__ = ['show_images', 'show_samples', 'count_classes', 'plot_class_balance',
 # %% ../nbs/explore.ipynb #explore002
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from .core import styled
+from .core import make_bar, styled
 from .data import ImageData, Split, count_pixel_values
 
 # %% ../nbs/explore.ipynb #explore003
@@ -114,7 +113,7 @@ def nearest_images(
     "Find the image most similar to each query, whatever its brightness and contrast"
     base = _standardize(images).T
     chunks = _standardize(queries).split(chunk)
-    found = [(q @ base).max(1) for q in tqdm(chunks, desc='comparing', leave=False, disable=len(chunks) < 4)]
+    found = [(q @ base).max(1) for q in make_bar(chunks, desc='comparing', leave=False, disable=len(chunks) < 4)]
     return torch.cat([f.indices for f in found]).numpy(), torch.cat([f.values for f in found]).numpy()
 
 # %% ../nbs/explore.ipynb #explore009

@@ -17,9 +17,8 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 from fastcore.xdg import xdg_cache_home
-from tqdm import tqdm
 
-from .core import DataError, one_line, prepare_folder, read_file, to_path
+from .core import DataError, make_bar, one_line, prepare_folder, read_file, to_path
 
 # %% ../nbs/fetch.ipynb #fetch003
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def _continue_download(url, part, size):
         total = size if length is None else int(length) + have - skip
         if size and total != size: raise _BadMirror(f'offers {total:,} bytes, not {size:,}')
         most = sys.maxsize if total is None else total - have
-        with tqdm(total=total, initial=have, unit='B', unit_scale=True, desc=part.stem) as bar:
+        with make_bar(total=total, initial=have, unit='B', unit_scale=True, desc=part.stem) as bar:
             _append(part, _read_chunks(r, skip, most), bar)
     if total and _size(part) < total: raise _BadMirror(f'stopped at {_size(part):,} of {total:,} bytes (kept)')
 

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from .core import DataError, DataWarning, join_names, one_line, to_path
+from .core import DataError, DataWarning, join_names, make_bar, one_line, to_path
 
 # %% ../nbs/own_images.ipynb #own003
 def read_image(
@@ -120,7 +119,7 @@ def _read_all(files, side):
         except DataError as e: return e
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        with _quiet(): return list(tqdm(pool.map(read, files), total=len(files), unit=' files', disable=None, leave=False))
+        with _quiet(): return list(make_bar(pool.map(read, files), total=len(files), unit=' files', leave=False))
     finally: pool.shutdown(cancel_futures=True)
 
 def _describe_skipped(folder, failed, n):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .augment import Batches, default_augment
-from .core import check_int, check_kind, check_number, styled
+from .core import check_int, check_kind, check_number, make_bar, styled
 from .data import ImageData
 from .device import Optim, Precision, check_trainable, memory_format, pick_device, preserve_randomness, unwrap
 
@@ -96,6 +96,7 @@ def _import_lr_finder():
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # it warns about the progress bar that it chose itself
         import torch_lr_finder
+    torch_lr_finder.lr_finder.tqdm = make_bar
     return torch_lr_finder
 
 # %% ../nbs/02_lr_finder.ipynb #1eff53ce

@@ -10,12 +10,11 @@ import base64, html, io
 from pathlib import Path
 
 from torch import nn
-from tqdm import tqdm
 
 from .analysis import (accuracy_interval, calibrate, class_table, confused_pairs, errors, plot_confidence, plot_confusion,
                                    plot_embedding, plot_neighbors, plot_reliability, plot_robustness, predict, robustness)
 from .cams import plot_misclassified
-from .core import check_int, from_plain, write_atomic
+from .core import check_int, from_plain, make_bar, write_atomic
 from .data import ImageData
 from .train import HEADER, OneCycle, epoch_row, plot_run, plot_schedule
 
@@ -144,5 +143,5 @@ def write_report(
     preds = predict(model, data.test, progress=False)
     known = predict(model, data.train[:5*sample], progress=False)
     sections = _sections(record, preds, known, sample)
-    drawn = {title: draw() for title, draw in tqdm(sections.items(), leave=False)}
+    drawn = {title: draw() for title, draw in make_bar(sections.items(), leave=False)}
     return write_atomic(path, _page(record, preds, drawn).encode())

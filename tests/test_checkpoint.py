@@ -218,7 +218,7 @@ def test_other_data_is_another_run(few, whole):
 
 def test_what_a_result_does_not_depend_on_may_change(few, whole, tmp_path):
     pytest.importorskip('tensorboard')
-    short(few, resume=whole[1]/'last.pt', progress=True, tensorboard=str(tmp_path/'tb'), out=tmp_path)
+    short(few, resume=whole[1]/'last.pt', progress=True, logger='tensorboard', out=tmp_path)
 
 
 @dataclass

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from processes import hold_training, modules_after, wait_until
 
 from cifar_resnet import cli
 from cifar_resnet.checkpoint import RunFolder
-from cifar_resnet.cli import COMMANDS, apply_options, exit_code, load_settings, main, make_script_parser
+from cifar_resnet.cli import COMMANDS, apply_options, exit_code, main, make_script_parser
 from cifar_resnet.core import DataError, Diverged, TrainingError, to_plain
 from cifar_resnet.data import get_data
 from cifar_resnet.lr_finder import LRCurve, range_test
@@ -27,6 +28,7 @@ from cifar_resnet.model import CustomResNet, load_weights, save_weights
 from cifar_resnet.recipes import DIGITS, EVA6_S9, ONE_CYCLE, OverlappingNet, find_recipes
 from cifar_resnet.records import recipe_runs
 from cifar_resnet.report import write_report
+from cifar_resnet.settings import load_settings, read_config, to_toml
 from cifar_resnet.train import OneCycle
 
 TRAIN_SCRIPT = 'from cifar_resnet.cli import cifar_train; cifar_train()'
@@ -135,15 +137,15 @@ def test_a_message_of_several_lines_is_one(call, monkeypatch):
 
 
 TRAIN = [
-    ('--data cifar100', '--data must be one of cifar10, digits'), ("--data ''", '--data must be one of'), ('--recipe eva9', "there is no recipe 'eva9'"), ("--recipe ''", "there is no recipe ''"),
+    ('--data cifar', 'data must be cifar10, cifar100, cifar100-coarse, digits, or a folder of classes'), ("--data ''", 'data must be cifar10'), ('--data nowhere/', 'the folder nowhere/ was not found'), ('--data digits --side 64', 'side must be one of 32'), ('--config nowhere.toml', 'nowhere.toml was not found'), ('--data digits --logger paper', 'invalid choice'), ('--recipe eva9', "there is no recipe 'eva9'"), ("--recipe ''", "there is no recipe ''"),
     ('--epochs 0', 'epochs must be'), ('--epochs 3 --peak-epoch 4', 'peak_epoch must be'), ('--lr-max -1', '--lr-max must be a number above 0 (got -1.0)'), ('--lr-max 0', '--lr-max must be'), ('--lr-max nan', '--lr-max must be'),
     ('--lr-min 3 --lr-max 1', 'lr_max must be at least lr_min (got lr_max=1, lr_min=3)'), ('--lr-min -1', '--lr-min must be'), ('--lr-min inf', '--lr-min must be'),
-    ('--recipe digits --lr-min 1', 'lr_max must be at least lr_min (got lr_max=0.2, lr_min=1)'), ('--anneal exp', 'anneal must be one of linear, cos'),
+    ('--recipe digits --lr-min 1', 'lr_max must be at least lr_min (got lr_max=0.2, lr_min=1)'), ('--anneal exp', 'argument --anneal: invalid choice'),
     ('--width 0', 'width must be'), ('--width 129', 'width must be'), ('--logit-scale nan', 'logit_scale must be'), ('--recipe eva6_s9 --logit-scale 1', 'does not fit eva6_s9'),
     ('--seed -1', 'seed must be'), ('--batch-size 0', 'batch_size must be'), ('--batch-size 5000', '--batch-size must be a whole number from 1 to 1,257'),
     ('--full --batch-size 1438', 'from 1 to 1,437'), ('--accumulate 0', 'accumulate must be'), ('--accumulate 65', 'accumulate must be'), ('--ema 2', 'ema must be'), ('--ema 0', 'ema must be'),
-    ('--optimizer lion', 'optimizer must be one of'), ('--weight-decay -1', 'weight_decay must be'), ('--label-smoothing 1.5', 'label_smoothing must be'),
-    ('--precision fp8', 'precision must be one of'), ('--device tpu', 'device must be one of'), ('--device cuda:99', 'device must be one of'),
+    ('--optimizer lion', 'argument --optimizer: invalid choice'), ('--weight-decay -1', 'weight_decay must be'), ('--label-smoothing 1.5', 'label_smoothing must be'),
+    ('--precision fp8', 'argument --precision: invalid choice'), ('--device tpu', 'device must be one of'), ('--device cuda:99', 'device must be one of'),
     ('--out file/run', 'cannot be written to: Not a directory'), ('--out file', 'cannot be written to'), ('--out ~no_such_user/x', '~no_such_user'),
     ('--resume nowhere', 'nowhere does not hold a run of cifar_train: settings.json was not found there'), ("--resume ''", 'does not hold a run'),
     ('--resume file', 'does not hold a run'), ('--resume ~no_such_user/x', '~no_such_user')]
@@ -153,7 +155,7 @@ OTHERS = [
     ('cifar_lr --data digits --device tpu', 'device must be one of'), ('cifar_lr --recipe eva9', 'there is no recipe'), ('cifar_lr --data digits --batch-size 5000', '--batch-size must be'),
     ('cifar_lr --data digits --out ~no_such_user/x.png', '~no_such_user'),
     ('cifar_evaluate nothing.safetensors', 'nothing.safetensors was not found'), ('cifar_evaluate .', 'final.safetensors was not found'), ('cifar_evaluate feeding', 'was recorded without weights'),
-    ('cifar_evaluate file', 'does not hold weights'), ('cifar_evaluate w.safetensors --device tpu', 'device must be one of'), ('cifar_evaluate w.safetensors --precision fp8', 'precision must be'),
+    ('cifar_evaluate file', 'does not hold weights'), ('cifar_evaluate w.safetensors --device tpu', 'device must be one of'), ('cifar_evaluate w.safetensors --precision fp8', 'invalid choice'),
     ('cifar_evaluate w.safetensors --data cifar', "data must be cifar10, cifar100, cifar100-coarse, digits, or a folder"), ('cifar_evaluate ~no_such_user/w', '~no_such_user'),
     ('cifar_report nothing', "no run is recorded as 'nothing'"), ('cifar_report .', 'does not hold a finished run'), ('cifar_report feeding', 'feeding is not the record of a training run'),
     ('cifar_report one_cycle_24 --sample 0', '--sample must be'), ('cifar_report one_cycle_24 --out new/page.txt', '--out must end in .html'), ('cifar_report one_cycle_24 --device tpu', 'device must'),
@@ -162,7 +164,7 @@ OTHERS = [
     ('cifar_predict w.safetensors x.png --cam file', 'cannot be written to'), ('cifar_predict bare.safetensors x.png --cam new', 'the weights do not name their classes, mean and std'),
     ('cifar_predict other.safetensors x.png --cam new', '--cam needs a network with a layer3, and OverlappingNet has none'),
     ('cifar_recipes --only eva9', "there is no recipe 'eva9'"), ("cifar_recipes --only ''", "there is no recipe ''"), ('cifar_recipes --only era_s10,', "there is no recipe ''"),
-    ('cifar_recipes --seeds 0', '--seeds must be'), ('cifar_recipes --epochs 0', '--epochs must be'), ('cifar_recipes --data cifar100', '--data must be one of'),
+    ('cifar_recipes --seeds 0', '--seeds must be'), ('cifar_recipes --epochs 0', '--epochs must be'), ('cifar_recipes --data cifar', 'data must be cifar10'),
     ('cifar_recipes --device tpu', 'device must be one of'), ('cifar_recipes --out file/x', 'cannot be written to')]
 
 
@@ -186,10 +188,10 @@ def test_data_that_is_not_found_leaves_no_folder(call, nowhere, monkeypatch):
     assert not tree(nowhere)
 
 
-def test_tensorboard_that_is_not_installed_is_noticed_first(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, 'find_spec', lambda name: None if name == 'tensorboard' else importlib.util.find_spec(name))
-    refused(call(f'cifar_train {SMALL} --tensorboard'), '--tensorboard needs one more package: pip install tensorboard')
-    assert not tree(tmp_path)
+def test_a_logger_that_is_not_installed_is_noticed_first(call, tmp_path, monkeypatch):
+    monkeypatch.setattr('cifar_resnet.loggers.find_spec', lambda name: None)
+    for option, name in ('--tensorboard', 'tensorboard'), ('--logger wandb', 'wandb'), ('--logger mlflow', 'mlflow'):
+        refused(call(f'cifar_train {SMALL} {option}'), f'the logger {name} needs one more package: pip install {name}')
 
 
 # ---- options and recipes ------------------------------------------------------------------------------------------------------------
@@ -587,3 +589,78 @@ def test_class_names_cannot_act_on_the_terminal(call, tmp_path):
     code, out, err = call('cifar_predict odd.safetensors a.png')
     assert code == 0 and out.count('\n') == 1 and '\x1b' not in out
     refused(call('cifar_evaluate odd.safetensors'), 'the classes do not match')
+
+
+# ---- a folder of one's own, a configuration file, completion ------------------------------------------------------------------------
+
+@pytest.fixture
+def pets(tmp_path):
+    "A folder with a space in its name, and images of two classes that differ in brightness"
+    for k, name in enumerate(('black cat', 'white dog')):
+        for i in range(30):
+            place = tmp_path/'my pets'/name
+            place.mkdir(parents=True, exist_ok=True)
+            noise = np.random.default_rng([i, k]).integers(140*k, 115 + 140*k, (40, 50 + i, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(place/f'{i:02}.png')
+
+
+@pytest.mark.parametrize('side', [32, 64])
+def test_a_folder_from_training_to_prediction(call, pets, side):
+    code, out, err = call(f"cifar_train --data 'my pets/' --width 8 --epochs 2 --lr-max .05 --batch-size 16 --side {side}")
+    assert code == 0, err
+    run = json.loads(Path('runs/my pets/run.json').read_text())
+    assert (run['data'], run['images'], run['network']['config'].get('side', 32), run['network']['config']['classes']) == ('my pets', 46, side, 2)
+    recipe = load_settings(Path('runs/my pets'))
+    assert (recipe.name, recipe.config.full) == ('own', False) and recipe.network.get('side', 32) == side
+    code, out, err = call("cifar_evaluate 'runs/my pets'")
+    assert code == 0 and out.count('9 test images') == 2
+    code, out, err = call("cifar_predict 'runs/my pets' 'my pets/white dog/03.png' --json")
+    assert code == 0 and set(json.loads(out)[0]['probabilities']) == {'black cat', 'white dog'}
+    code, out, err = call("cifar_report 'runs/my pets' --sample 5")
+    assert code == 0 and 'black cat' in Path('runs/my pets/report.html').read_text()
+    refused(call("cifar_train --resume 'runs/my pets' --data digits"), 'was started with --data my pets/, not with --data digits')
+
+
+def test_an_epoch_is_a_line_of_the_csv_file(call):
+    call(f'cifar_train {SMALL} --epochs 2 --out run')
+    header, *rows = (line.split(',') for line in Path('run/epochs.csv').read_text().splitlines())
+    run = json.loads(Path('run/run.json').read_text())
+    assert [dict(zip(header, row))['train_loss'] for row in rows] == [str(epoch['train_loss']) for epoch in run['epochs']]
+
+
+def test_a_run_from_a_configuration_file(call):
+    call(f'cifar_train {SMALL} --out first')
+    text = Path('first/run.toml').read_text()
+    assert 'batch_size = 64' in text and 'accumulate' not in text and read_config('first/run.toml') == load_settings(Path('first'))
+    Path('mine.toml').write_text(text.replace('width = 8', 'width = 9'))
+    code, out, err = call('cifar_train --config mine.toml --batch-size 100 --out second')
+    recipe = load_settings(Path('second'))
+    assert (code, recipe.network['width'], recipe.config.batch_size, recipe.schedule) == (0, 9, 100, load_settings(Path('first')).schedule)
+    refused(call('cifar_train --config mine.toml --recipe digits'), '--config and --recipe both name a recipe')
+    refused(call('cifar_train --resume second --config mine.toml'), 'a resumed run keeps its settings')
+    for spoiled, says in ((text.replace('width', 'widht'), 'widht'), ('name = "x', 'is not valid TOML'), ('name = "x"', 'schedule'), (text.replace('lr_max = 0.2', 'lr_max = "high"'), 'lr_max'), ('\0', 'TOML')):
+        Path('bad.toml').write_text(spoiled)
+        refused(call('cifar_train --config bad.toml --out third'), 'bad.toml', says)
+    assert not Path('third').exists()
+
+
+def test_every_help_has_examples_that_parse():
+    for name, (_, _, run) in COMMANDS.items():
+        assert len(run.examples) >= 2, name
+        for example in run.examples: assert make_script_parser(name).parse_args(shlex.split(example.partition(' >')[0]))
+    assert 'examples:\n  cifar_train --data digits' in make_script_parser('train').format_help()
+
+
+def test_version_and_data(call):
+    from cifar_resnet import __version__
+    for line in 'cifar_resnet --version', 'cifar_train --version': assert call(line) == (0, f'cifar_resnet {__version__}\n', '')
+    code, out, err = call('cifar_data digits')
+    assert code == 0 and out.startswith('digits: train 1,257, valid 180, test 360 images') and [line.split()[0] for line in out.splitlines()[4:]] == list(get_data('digits').classes)
+    refused(call('cifar_data nowhere/'), 'the folder nowhere/ was not found')
+
+
+@pytest.mark.parametrize('shell', ['bash', 'zsh', 'tcsh'])
+def test_completion(call, shell):
+    code, out, err = call(f'cifar_resnet completion {shell}')
+    assert code == 0 and 'label-smoothing' in out and 'cifar_resnet' in out
+    if shell == 'bash' and shutil.which('bash'): assert subprocess.run(['bash', '-n'], input=out, text=True, capture_output=True).returncode == 0

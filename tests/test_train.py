@@ -484,7 +484,7 @@ def test_a_record_holds_all_settings(few):
     run = short(few, label_smoothing=.1)
     record = run.record
     assert record['network']['config']['width'] == 8 and record['config']['label_smoothing'] == .1 and record['config']['optim']['kind'] == 'Optim'
-    assert not record['config'].keys() & {'device', 'progress', 'tensorboard', 'augment'}
+    assert not record['config'].keys() & {'device', 'progress', 'logger', 'augment'}
     assert (record['steps_per_epoch'], record['images'], record['trained_on'], record['seed'], record['precision']) == (4, 128, 'cpu', 0, 'float32')
     assert from_plain(record['schedule'], [OneCycle]) == OneCycle(.01, .1, epochs=2, peak_epoch=1)
     assert record['epochs'] == run.history and record['seconds'] == sum(row['seconds'] for row in run.history) and record['pflop'] > 0
@@ -586,8 +586,8 @@ def test_figures(few):
 def test_tensorboard(few, tmp_path):
     pytest.importorskip('tensorboard')
     events = import_module('tensorboard.backend.event_processing.event_accumulator').EventAccumulator
-    run = short(replace(few, valid=few.valid[:0]), tensorboard=str(tmp_path))
-    found = events(str(tmp_path)).Reload()
+    run = short(replace(few, valid=few.valid[:0]), logger='tensorboard', out=tmp_path)
+    found = events(str(tmp_path/'tensorboard')).Reload()
     assert [e.step for e in found.Scalars('train_loss')] == [1, 2] and [e.value for e in found.Scalars('lr')] == pytest.approx([row['lr'] for row in run.history])
     assert 'valid_loss' not in found.Tags()['scalars'] and 'epoch' not in found.Tags()['scalars']
 
