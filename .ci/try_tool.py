@@ -1,9 +1,8 @@
 """Put the tool of the page "Try it" into the built site: the recorded network as ONNX, ONNX Runtime for the browser, script and style, in try/.
 
-Where npm or the ONNX packages are missing, the page gets a line in place of the tool. .ci/docs.py calls `add_tool`.
+Where npm or the ONNX packages are missing, the build says so, and the page gets a line in place of the tool. .ci/docs.py calls `add_tool`.
 """
 import hashlib
-import html
 import json
 import re
 import shutil
@@ -15,6 +14,7 @@ HERE = Path(__file__).resolve().parent/'try'
 CACHE = HERE.parent.parent/'.cache'
 RUN = 'one_cycle_24'
 PARTS = SCRIPT, BINARY = 'ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm'  # of onnxruntime-web: its build for one thread, without WebGPU
+WITHOUT = '<div id="try-tool"><p>This copy of the site was built without the tool, which needs npm and the ONNX packages.</p></div>'
 PLACE = re.compile(r'<div id="try-tool">.*?</div>', re.S)
 
 
@@ -66,13 +66,14 @@ def fill(folder):
     "Write the files of the tool into a folder; return the HTML that starts it"
     runtime = install_runtime()
     network, classes = build_network()
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     name = f'{RUN}-{hashlib.sha256(network).hexdigest()[:8]}.onnx'
     (folder/name).write_bytes(network)
     for part in PARTS: shutil.copy(runtime/part, folder)
     for part in 'tool.js', 'tool.css': shutil.copy(HERE/part, folder)
     settings = dict(classes=classes, cells=4, share=.55, colors=list_colors(), script=SCRIPT, files=[dict(name=n, size=(folder/n).stat().st_size) for n in (name, BINARY)])
-    return (f'<div id="try-tool"><link rel="stylesheet" href="try/tool.css"><noscript>The tool needs JavaScript.</noscript>'
+    return (f'<link rel="stylesheet" href="try/tool.css"><div id="try-tool"><noscript>The tool needs JavaScript.</noscript>'
             f'<script type="application/json">{json.dumps(settings)}</script><script type="module" src="try/tool.js"></script></div>')
 
 
@@ -84,5 +85,5 @@ def add_tool(site):
     try: tool = fill(site/'try')
     except Unavailable as e:
         print(f'The page "Try it" is built without its tool: {e}')
-        tool = f'<div id="try-tool"><p>This copy of the site was built without the tool ({html.escape(str(e))}).</p></div>'
+        tool = WITHOUT
     page.write_text(PLACE.sub(lambda _: tool, text), encoding='utf-8')

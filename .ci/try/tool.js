@@ -51,6 +51,7 @@ async function load() {
   let received = 0;
   const report = length => { received += length; bar.value = received/total; };
   const [network, runtime] = await Promise.all(settings.files.map(file => download(file, report)));
+  say('Starting the network …');
   const ort = await import(new URL(settings.script, import.meta.url));
   Object.assign(ort.env.wasm, {numThreads: 1, wasmBinary: runtime});
   const made = await ort.InferenceSession.create(network, {executionProviders: ['wasm']});
@@ -77,20 +78,23 @@ start.onclick = async () => {
 
 // ---------------------------------------------------------------------------------- read a picture
 
-const MOST = 4096;  // pixels in a row: the canvas of some phones holds no more
+const MOST = 3000;  // pixels in a row of the square: the canvas of some phones holds not many more
 
 async function readPixels(file) {  // the central square, 32 × 32, as the package's read_image makes it
   const picture = await createImageBitmap(file, {colorSpaceConversion: 'none'});
-  const side = Math.min(picture.width, picture.height), left = (picture.width - side)/2, top = (picture.height - side)/2;
-  const [x, y] = [Math.floor(left), Math.floor(top)], [width, height] = [Math.ceil(left + side) - x, Math.ceil(top + side) - y];
-  const shrink = Math.min(1, MOST/side), canvas = build('canvas', {width: Math.round(width*shrink), height: Math.round(height*shrink)});
-  const context = canvas.getContext('2d', {willReadFrequently: true});
+  const side = Math.min(picture.width, picture.height), shrink = Math.min(1, MOST/side), reach = Math.ceil(3*Math.max(side/SIDE, 1)) + 1;
+  const [x, width, left] = cut(picture.width, side, reach), [y, height, top] = cut(picture.height, side, reach);
+  const canvas = build('canvas', {width: Math.round(width*shrink), height: Math.round(height*shrink)}), context = canvas.getContext('2d', {willReadFrequently: true});
   context.fillStyle = '#fff';  // behind what is transparent
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(picture, x, y, width, height, 0, 0, canvas.width, canvas.height);
   picture.close();
-  const {data} = context.getImageData(0, 0, canvas.width, canvas.height);
-  return resize(data, canvas.width, canvas.height, (left - x)*shrink, (top - y)*shrink, side*shrink);
+  return resize(context.getImageData(0, 0, canvas.width, canvas.height).data, canvas.width, canvas.height, left*shrink, top*shrink, side*shrink);
+}
+
+function cut(length, side, reach) {  // [first pixel, how many, where the square begins in them]: the square, and what the filter sees beyond its edges
+  const start = (length - side)/2, from = Math.max(0, Math.floor(start - reach)), to = Math.min(length, Math.ceil(start + side + reach));
+  return [from, to - from, start - from];
 }
 
 function lanczos(x) {
