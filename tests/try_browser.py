@@ -3,8 +3,8 @@ import io
 
 import numpy as np
 import pytest
-import try_tool
 from browser import PHONE, SITE, TOO_WIDE, WIDE, too_pale, wait_for_rest, wait_for_theme
+import try_tool  # browser.py puts .ci on the path
 from PIL import Image
 from processes import HANG
 
@@ -114,19 +114,19 @@ def canvas(tab, kind):
 def test_ten_images(tab, tmp_path, ten, classify, recorded):
     "Probabilities and maps of ten PNG files are those of PyTorch and of `overlay`"
     preds, classes = classify(ten), recorded[1]['classes']
+    own, others = (cam_maps(preds, target, method='hirescam') for target in ('prediction', 'frog'))
     for i, image in enumerate(ten):
         Image.fromarray(image).save(tmp_path/f'{i}.png')
-        found = choose(tab, tmp_path/f'{i}.png')
-        assert found == f'{classes[preds.predicted[i]]}, {percent(preds.confidence[i])}'
+        predicted = classes[preds.predicted[i]]
+        assert choose(tab, tmp_path/f'{i}.png') == f'{predicted}, {percent(preds.confidence[i])}'
         assert (canvas(tab, 'pixels') == image).all()
         np.testing.assert_allclose(probabilities(tab, classes), preds.probs[i], atol=1e-3)
-        for name in classes[preds.predicted[i]], classes[(preds.predicted[i] + 1) % 10]:
+        for name, heat in (predicted, own[i]), ('frog', others[i]):
             tab.get_by_role('radio', name=name).check()
-            drawn, caption = canvas(tab, 'map').astype(int), tab.locator('figcaption').nth(1).inner_text()
-            heat = cam_maps(preds[i:i + 1], name, method='hirescam')[0]
+            caption = tab.locator('figcaption').nth(1).inner_text()
             assert caption == (f'HiResCAM: what supports {name} (red: strongly; blue: weakly)' if heat.max() > 0 else f'No pixel supports {name}')
-            right = overlay(image, heat, 256).astype(int)
-            assert abs(drawn - right).mean() < .5 and (abs(drawn - right) > 6).mean() < .001, (i, name, abs(drawn - right).max())
+            difference = abs(canvas(tab, 'map').astype(int) - overlay(image, heat, 256))
+            assert difference.mean() < .5 and (difference > 6).mean() < .001, (i, name, difference.max())
 
 
 def test_large_pictures_become_what_read_image_makes_of_them(tab, tmp_path, classify, recorded):
