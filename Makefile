@@ -110,7 +110,7 @@ preview: $(READY) ## show the site in a browser, and again after every change
 
 test-site: $(READY) ## build the site, try every page in a real browser, and measure how the first ones read
 	@$(BIN)/python .ci/docs.py smalldocs
-	@$(BIN)/python -m pytest -q -rs -n auto tests/browser.py tests/reading.py tests/interactive_browser.py
+	@$(BIN)/python -m pytest -q -rs -n auto tests/browser.py tests/reading.py tests/interactive_browser.py tests/try_browser.py
 
 lab: $(READY) ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab nbs

@@ -37,7 +37,7 @@ setup(
     ],
     python_requires=f">={cfg['min_python']}",
     install_requires=lines('requirements'),
-    extras_require={'dev': lines('dev_requirements')},
+    extras_require={'export': lines('export_requirements'), 'dev': lines('export_requirements') + lines('dev_requirements')},
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},  # nbdev links names to their pages by it
     # The recorded runs live in results/ at the top of the repository and travel inside the package.
     packages=['cifar_resnet', 'cifar_resnet.results'],

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 from nbdev.config import get_config
 
-WITHOUT = 'index', 'glossary', 'reference', 'teaching', 'results', 'promises'  # pages that nobody runs in Colab
+WITHOUT = 'index', 'glossary', 'reference', 'teaching', 'results', 'promises', 'try'  # pages that nobody runs in Colab
 PLACEHOLDER = 'cifar-resnet'  # the owner in settings.ini while the repository has no address
 MINUTES = re.compile(r'to read: \d+ · to run: \d+ on a CPU with two cores \(measured\)')
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import figures
+import try_tool
 from nbdev.config import get_config
 
 ROOT = get_config().config_path
@@ -72,6 +73,7 @@ def build(how):
         shutil.rmtree(ROOT/'_docs', ignore_errors=True)
         shutil.move(PAGES/get_config().doc_path.name, ROOT/'_docs')
     figures.in_both_themes(ROOT/'_docs')
+    try_tool.add_tool(ROOT/'_docs')
 
 
 def sources():

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'option', 'command', 'make_parser', 'make_script_parser', 'main', 'given_options', 'apply_options',
            'needs_range_test', 'choose_recipe', 'resume_recipe', 'check_run', 'find_rates', 'load_network', 'load_run',
-           'cifar_train', 'cifar_lr', 'cifar_evaluate', 'cifar_report', 'cifar_predict', 'cifar_data', 'cifar_recipes']
+           'cifar_train', 'cifar_lr', 'cifar_evaluate', 'cifar_report', 'cifar_predict', 'cifar_data', 'cifar_export',
+           'cifar_recipes']
 
 # %% ../nbs/cli.ipynb #cli002
 import argparse, io, json, shlex, sys
@@ -429,8 +430,8 @@ def _read_images(paths, notes, side):
     "Return (a split of those that could be read, {path: what is wrong} of the others)"
     import numpy as np
     from cifar_resnet.all import DataError, read_image, Split
-    if not all(notes.get(k) for k in ('classes', 'mean', 'std')):
-        raise ValueError('the weights do not name their classes, mean and std: save them with save_weights(…, classes=…, mean=…, std=…)')
+    from cifar_resnet.export import require_notes
+    require_notes(notes)
     read, failed = [], {}
     for path in paths:
         try: read.append(read_image(path, side))
@@ -473,6 +474,28 @@ def _draw_cams(preds, files):
         Image.fromarray(overlay(image, heat, 256)).save(held, 'PNG')
         write_atomic(file, held.getvalue())
 
+# %% ../nbs/cli.ipynb #cli-x1
+@command('export', _WEIGHTS,
+    option('--format', required=True, choices=('onnx', 'torch'), help='what to write'),
+    option('--out', metavar='FILE', help="ends in .onnx or .pt2; the name of the weights with that ending, in the run's folder, or in runs/ for a recorded run, when not given"),
+    examples=('runs/digits --format onnx', 'one_cycle_24 --format torch --out network.pt2'))
+def _export(args):
+    "Write the network with its normalization for other programs: as ONNX, or as a torch.export program"
+    from cifar_resnet.core import check_choice, check_target, to_path
+    from cifar_resnet.export import FORMATS, OPSET, check_packages, export_network
+    ending = FORMATS[check_choice('--format', args.format, FORMATS)]
+    out = check_target('--out', _name_export(to_path(args.weights), ending) if args.out is None else args.out, ending)
+    if args.format == 'onnx': check_packages()
+    model, notes = load_network(args.weights)
+    export_network(model, notes, out)
+    say(f'{out}: {out.stat().st_size/1e6:.1f} MB{f", opset {OPSET}" if args.format == "onnx" else ""}; from uint8 images (N, 32, 32, {len(notes["mean"])}) to the probabilities of {len(notes["classes"])} classes')
+
+def _name_export(path, ending):
+    "Return the file to write: beside the weights, or in runs/ for a recorded run"
+    if path.is_dir(): return path/f'final{ending}'
+    return path.with_suffix(ending) if path.is_file() else Path('runs')/f'{path}{ending}'
+
+
 # %% ../nbs/cli.ipynb #cli018
 @command('recipes',
     option('--only', metavar='NAMES', help='names of recipes, separated by commas; all when not given'),
@@ -509,6 +532,7 @@ def cifar_evaluate(argv=None): "Run `cifar_evaluate …`"; _run(make_script_pars
 def cifar_report(argv=None): "Run `cifar_report …`"; _run(make_script_parser('report'), argv)
 def cifar_predict(argv=None): "Run `cifar_predict …`"; _run(make_script_parser('predict'), argv)
 def cifar_data(argv=None): "Run `cifar_data …`"; _run(make_script_parser('data'), argv)
+def cifar_export(argv=None): "Run `cifar_export …`"; _run(make_script_parser('export'), argv)
 def cifar_recipes(argv=None): "Run `cifar_recipes …`"; _run(make_script_parser('recipes'), argv)
 
 # %% ../nbs/cli.ipynb #cli-w1

@@ -46,7 +46,7 @@ def test_versions_are_those_that_a_user_gets(scripts):
     if os.environ.get('RESOLUTION', 'highest') == 'highest': assert int(shown.stdout.split()[1].split('.')[0]) >= 2, 'the newest fastcore was not installed'
 
 
-@pytest.mark.parametrize('command', ['cifar_resnet', 'cifar_lr', 'cifar_train', 'cifar_evaluate', 'cifar_report', 'cifar_predict', 'cifar_recipes', 'python -m cifar_resnet'])
+@pytest.mark.parametrize('command', ['cifar_resnet', 'cifar_lr', 'cifar_train', 'cifar_evaluate', 'cifar_report', 'cifar_predict', 'cifar_export', 'cifar_recipes', 'python -m cifar_resnet'])
 def test_help(scripts, tmp_path, command):
     name, *rest = command.split()
     run = call(scripts/name, *rest, '--help', cwd=tmp_path)
@@ -56,12 +56,12 @@ def test_help(scripts, tmp_path, command):
 def test_a_run_on_digits(scripts, tmp_path):
     "Train, evaluate, report, predict, find rates, and run a recipe, from an empty folder"
     for command in (['cifar_train', *SMALL, '--out', 'run'], ['cifar_evaluate', 'run'], ['cifar_report', 'run', '--sample', '10'],
-                    ['cifar_predict', 'run', 'run/curves.png', '--cam', 'maps'],
+                    ['cifar_predict', 'run', 'run/curves.png', '--cam', 'maps'], ['cifar_export', 'run', '--format', 'torch'],
                     ['cifar_lr', '--data', 'digits', '--width', '8', '--steps', '60', '--out', 'lr.png'],
                     ['cifar_resnet', 'recipes', '--only', 'one_cycle', '--data', 'digits', '--epochs', '1', '--seeds', '1', '--out', 'records']):
         run = call(scripts/command[0], *command[1:], cwd=tmp_path, OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS', '2'))
         assert run.returncode == 0 and 'Traceback' not in run.stderr, f'{command}: {run.stderr[-2000:]}'
-    for left in 'run/final.safetensors', 'run/report.html', 'maps/curves-cam.png', 'lr.png', 'records/recipes/one_cycle-digits-1ep-0.json':
+    for left in 'run/final.safetensors', 'run/report.html', 'run/final.pt2', 'maps/curves-cam.png', 'lr.png', 'records/recipes/one_cycle-digits-1ep-0.json':
         assert (tmp_path/left).is_file(), left
 
 
