@@ -10,13 +10,21 @@ __all__ = ['COMMANDS', 'option', 'command', 'make_parser', 'make_script_parser',
 
 # %% ../nbs/cli.ipynb #cli002
 import argparse, io, json, shlex, sys
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .console import exit_code, run_command, say
+
+if TYPE_CHECKING:
+    from cifar_resnet.data import ImageData
+    from cifar_resnet.lr_finder import LRCurve
+    from cifar_resnet.recipes import Recipe
+    from torch import nn
 
 # %% ../nbs/cli.ipynb #cli003
 class _Parser(argparse.ArgumentParser):
@@ -25,13 +33,13 @@ class _Parser(argparse.ArgumentParser):
         from cifar_resnet.core import one_line
         self.exit(2, f'{self.prog}: {one_line(message, 600)}; {self.prog} --help lists the options\n')
 
-def option(*names, **kwargs):
+def option(*names:str, **kwargs:Any) -> tuple[tuple[str, ...], dict[str, Any]]:
     "Return one option of a command, as argparse's `add_argument` takes it"
     return names, kwargs
 
-COMMANDS = {}  # name → (what it does, options, function)
+COMMANDS:dict[str, tuple[str, tuple, Callable]] = {}  # name → (what it does, options, function)
 
-def command(name, *options):
+def command(name:str, *options:tuple[tuple[str, ...], dict[str, Any]]) -> Callable[[Callable[[argparse.Namespace], None]], Callable[[argparse.Namespace], None]]:
     "Decorate a function of parsed arguments: make it the command `name`"
     def register(run):
         COMMANDS[name] = run.__doc__, options, run
@@ -45,14 +53,14 @@ def _add_options(parser, name):
     for names, kwargs in options: parser.add_argument(*names, **kwargs)
     parser.set_defaults(run=run, prog=parser.prog)
 
-def make_parser(prog='cifar_resnet'):
+def make_parser(prog:str='cifar_resnet') -> argparse.ArgumentParser:
     "Return the parser of `cifar_resnet COMMAND …`"
     parser = _Parser(prog=prog, description='Train a small ResNet on CIFAR-10, evaluate it, and see its mistakes')
     commands = parser.add_subparsers(required=True, metavar='command', parser_class=_Parser)
     for name, (text, *_) in COMMANDS.items(): _add_options(commands.add_parser(name, help=text.replace('%', '%%'), description=text), name)
     return parser
 
-def make_script_parser(name):
+def make_script_parser(name:str) -> argparse.ArgumentParser:
     "Return the parser of the script for one command, as in `cifar_train`"
     parser = _Parser(prog=f'cifar_{name}', description=COMMANDS[name][0])
     _add_options(parser, name)
@@ -73,7 +81,7 @@ def _with_dashes(argv):
     end = argv.index('--') if '--' in argv else len(argv)
     return [rename(arg) for arg in argv[:end]] + argv[end:]
 
-def main(argv=None):
+def main(argv:Sequence[str]|None=None) -> None:
     "Run `cifar_resnet COMMAND …`"
     _run(make_parser(), argv)
 
@@ -107,13 +115,13 @@ _TRAINING = (
 _FIELDS = dict(schedule=('epochs', 'peak_epoch', 'lr_max', 'lr_min', 'anneal'), network=('width', 'logit_scale'), optim=('optimizer', 'weight_decay'),
               config=('batch_size', 'label_smoothing', 'ema', 'accumulate', 'precision', 'compile', 'sync_bn', 'seed', 'full'))  # where each option goes
 
-def given_options(args, *names):
+def given_options(args:argparse.Namespace, *names:str) -> dict[str, Any]:
     "Return those of the options `names` that were given; all that change a recipe when no names are"
     names = names or ['data', *(name for part in _FIELDS.values() for name in part)]
     return {name: value for name in names if (value := getattr(args, name, None)) is not None}
 
 # %% ../nbs/cli.ipynb #cli009
-def apply_options(recipe, given):
+def apply_options(recipe:'Recipe', given:dict[str, Any]) -> 'Recipe':
     "Return the recipe with the given options laid over it"
     from cifar_resnet.core import check_number
     if 'logit_scale' in given and recipe.net != 'CustomResNet': raise ValueError(f'--logit-scale does not fit {recipe.name}: its network, {recipe.net}, has none')
@@ -129,11 +137,11 @@ def apply_options(recipe, given):
     return replace(recipe, data=given['data'], mean=None, std=None)  # the other data set's own
 
 # %% ../nbs/cli.ipynb #cli-o1
-def needs_range_test(args):
+def needs_range_test(args:argparse.Namespace) -> bool:
     "Return whether the learning rates are still to be found"
     return args.recipe is None and args.lr_max is None
 
-def choose_recipe(args):
+def choose_recipe(args:argparse.Namespace) -> 'Recipe':
     "Return the recipe that the arguments name, with the options laid over it"
     from cifar_resnet.core import check_choice, check_number
     from cifar_resnet.recipes import find_recipes
@@ -144,7 +152,7 @@ def choose_recipe(args):
     return apply_options(find_recipes(name)[0], given)
 
 # %% ../nbs/cli.ipynb #cli010
-def load_settings(folder):
+def load_settings(folder:Path) -> 'Recipe':
     "Return the recipe that a run was started with"
     from cifar_resnet.core import DataError, from_plain, one_line, read_json
     from cifar_resnet.recipes import KINDS, Recipe
@@ -174,7 +182,7 @@ def _current_options(recipe):
     return (dict(recipe=recipe.name, data=recipe.data, optimizer=recipe.config.optim.name, weight_decay=recipe.config.optim.weight_decay)
             | fields(recipe.schedule, _FIELDS['schedule']) | fields(recipe.config, _FIELDS['config']) | {name: network.get(name) for name in _FIELDS['network']})
 
-def resume_recipe(args, folder):
+def resume_recipe(args:argparse.Namespace, folder:Path) -> 'Recipe':
     "Return the recipe of a run to continue; an option that differs from it is refused"
     from cifar_resnet.checkpoint import read_checkpoint
     from cifar_resnet.core import to_path
@@ -192,7 +200,7 @@ def _in_words(name, value):
     return f'with {flag}' if value is True else f'with {flag} {value}'
 
 # %% ../nbs/cli.ipynb #cli011
-def check_run(recipe, args, folder):
+def check_run(recipe:'Recipe', args:argparse.Namespace, folder:Path) -> 'tuple[ImageData, nn.Module]':
     "Check everything that can be wrong with a request before any work; return data and network"
     import torch
     from cifar_resnet.all import get_data, pick_device, Precision
@@ -209,7 +217,7 @@ def check_run(recipe, args, folder):
     return (data.normalized_by(recipe.mean, recipe.std) if recipe.mean else data), model
 
 # %% ../nbs/cli.ipynb #cli-t1
-def find_rates(recipe, data, model, args, **settings):
+def find_rates(recipe:'Recipe', data:'ImageData', model:'nn.Module', args:argparse.Namespace, **settings:Any) -> 'LRCurve':
     "Return the curve of a range test with the settings of the recipe, and its rates"
     from cifar_resnet.lr_finder import find_lr
     same = {name: getattr(recipe.config, name) for name in ('optim', 'batch_size', 'label_smoothing', 'precision', 'seed')}
@@ -325,7 +333,7 @@ def _lr(args):
     say(f'LRMIN {found.lr_min:.2g}, LRMAX {found.lr_max:.2g}; the curve: {out}')
 
 # %% ../nbs/cli.ipynb #cli014
-def load_network(weights):
+def load_network(weights:Path|str) -> 'tuple[nn.Module, dict[str, Any]]':
     "Return (network, notes) from a file, a run's folder, or the name of a recorded run"
     from cifar_resnet import recipes  # registers its network
     from cifar_resnet.core import to_path
@@ -372,7 +380,7 @@ def _report(args):
     write_report(record, model.to(device, memory_format=memory_format(device)), data, out, **sample)
     say(f'the report: {out}')
 
-def load_run(name):
+def load_run(name:str) -> dict[str, Any]:
     "Return the record of a run, from its folder or from results/"
     from cifar_resnet.core import load_record, read_json, to_path
     from cifar_resnet.train import check_record
@@ -482,9 +490,9 @@ def _recipes(args):
     if len(made) < len(todo): sys.exit(1)
 
 # %% ../nbs/cli.ipynb #cli019
-def cifar_train(argv=None): "Run `cifar_train …`"; _run(make_script_parser('train'), argv)
-def cifar_lr(argv=None): "Run `cifar_lr …`"; _run(make_script_parser('lr'), argv)
-def cifar_evaluate(argv=None): "Run `cifar_evaluate …`"; _run(make_script_parser('evaluate'), argv)
-def cifar_report(argv=None): "Run `cifar_report …`"; _run(make_script_parser('report'), argv)
-def cifar_predict(argv=None): "Run `cifar_predict …`"; _run(make_script_parser('predict'), argv)
-def cifar_recipes(argv=None): "Run `cifar_recipes …`"; _run(make_script_parser('recipes'), argv)
+def cifar_train(argv:Sequence[str]|None=None) -> None: "Run `cifar_train …`"; _run(make_script_parser('train'), argv)
+def cifar_lr(argv:Sequence[str]|None=None) -> None: "Run `cifar_lr …`"; _run(make_script_parser('lr'), argv)
+def cifar_evaluate(argv:Sequence[str]|None=None) -> None: "Run `cifar_evaluate …`"; _run(make_script_parser('evaluate'), argv)
+def cifar_report(argv:Sequence[str]|None=None) -> None: "Run `cifar_report …`"; _run(make_script_parser('report'), argv)
+def cifar_predict(argv:Sequence[str]|None=None) -> None: "Run `cifar_predict …`"; _run(make_script_parser('predict'), argv)
+def cifar_recipes(argv:Sequence[str]|None=None) -> None: "Run `cifar_recipes …`"; _run(make_script_parser('recipes'), argv)

@@ -8,10 +8,12 @@ __all__ = ['CIFAR10_ARCHIVE', 'BATCHES', 'RECORD', 'PER_FILE', 'LAYOUTS', 'Remot
 
 # %% ../nbs/fetch.ipynb #fetch002
 import errno, hashlib, io, os, pickle, shutil, sys, tarfile, tempfile, time, zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -26,7 +28,7 @@ from .core import DataError, one_line, prepare_folder, read_file, to_path
 class Remote:
     "A file on the web: where to download it and how to verify it"
     name: str  # on disk
-    urls: tuple  # mirrors, tried in turn
+    urls: tuple[str, ...]  # mirrors, tried in turn
     digest: str  # 'md5:…' or 'sha256:…'
     size: int|None=None  # in bytes, where known
 
@@ -39,7 +41,7 @@ CIFAR10_ARCHIVE = Remote('cifar-10-python.tar.gz', (
 
 # %% ../nbs/fetch.ipynb #fetch004
 def matches(
-    path,  # of a file
+    path:Path|str,  # of a file
     digest:str,  # 'md5:…' or 'sha256:…'
 ) -> bool:
     "Return whether the file is there and has this digest"
@@ -50,7 +52,7 @@ def matches(
     except OSError as e: raise DataError(f'{path} cannot be read: {e.strerror}') from None
 
 @contextmanager
-def lock(path):
+def lock(path:Path) -> Iterator[None]:
     "Let one process at a time work on `path`; the others say that they wait"
     from filelock import FileLock, Timeout
     file = FileLock(f'{path}.lock', mode=0o666)
@@ -147,7 +149,7 @@ def _try_mirrors(remote, path):
 
 def fetch(
     remote:Remote,  # what to download
-    folder,  # where to put it
+    folder:Path|str,  # where to put it
 ) -> Path:  # of the complete, verified file
     "Download a file from the first mirror that has it; the next call continues a broken download"
     if Path(remote.name).name != remote.name: raise DataError(f'{remote.name!r} is not a plain file name')
@@ -163,7 +165,7 @@ def _check_member(member, path):
         raise DataError(f'the archive holds {member.name!r}, which does not belong to CIFAR-10; it was not unpacked')
     return tarfile.data_filter(member, path)
 
-def unpack(archive, folder):
+def unpack(archive:Path|str, folder:Path|str) -> None:
     "Unpack the official archive into a scratch folder, and move it into place when it is complete"
     scratch = Path(tempfile.mkdtemp(prefix='.unpacking', dir=folder))
     try:
@@ -196,8 +198,8 @@ def _read_all(read):
 
 # %% ../nbs/fetch.ipynb #fetch011
 def read_binary(
-    folder,  # holds data_batch_1.bin … data_batch_5.bin and test_batch.bin
-):  # (training images, labels), (test images, labels)
+    folder:Path|str,  # holds data_batch_1.bin … data_batch_5.bin and test_batch.bin
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:  # (training images, labels), (test images, labels)
     "Read the official binary layout"
     def read(name):
         path = Path(folder)/f'{name}.bin'
@@ -227,9 +229,9 @@ def _unpickle(path, raw):
 
 # %% ../nbs/fetch.ipynb #fetch-p9
 def read_pickled(
-    folder,  # holds data_batch_1 … data_batch_5 and test_batch
-    sums:dict=None,  # md5 of every file; torchvision's list when not given
-):  # (training images, labels), (test images, labels)
+    folder:Path|str,  # holds data_batch_1 … data_batch_5 and test_batch
+    sums:dict[str, str]|None=None,  # md5 of every file; torchvision's list when not given
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:  # (training images, labels), (test images, labels)
     "Read the official pickled layout; the md5 of every file is verified before it is opened"
     if sums is None:
         from torchvision.datasets import CIFAR10
@@ -242,11 +244,11 @@ def read_pickled(
     return _read_all(read)
 
 # %% ../nbs/fetch.ipynb #fetch013
-LAYOUTS = {'cifar-10-batches-py': ('', read_pickled), 'cifar-10-batches-bin': ('.bin', read_binary)}
+LAYOUTS:dict[str, tuple[str, Callable]] = {'cifar-10-batches-py': ('', read_pickled), 'cifar-10-batches-bin': ('.bin', read_binary)}
 
 def data_places(
-    root=None,  # a folder of your choice
-) -> list:
+    root:Path|str|None=None,  # a folder of your choice
+) -> list[Path]:
     "Return the folders where CIFAR-10 is looked for, in order"
     if root is not None and not (isinstance(root, (str, os.PathLike)) and str(root)): raise ValueError(f'root must be a folder (got {root!r})')
     return [to_path(p) for p in (root, os.environ.get('CIFAR_RESNET_DATA')) if p] + [xdg_cache_home()/'cifar_resnet']
@@ -262,16 +264,16 @@ def _find_in(place):
         if any(os.path.lexists(place/f'{b}{ending}') for b in BATCHES): return place, read
 
 def find_cifar10(
-    places,  # from `data_places`
-):  # (folder, function that reads it), or None
+    places:Iterable[Path],  # from `data_places`
+) -> tuple[Path, Callable[..., Any]]|None:  # (folder, function that reads it), or None
     "Return where CIFAR-10 is, in either official layout"
     return next(filter(None, map(_find_in, places)), None)
 
 # %% ../nbs/fetch.ipynb #fetch014
 def download_cifar10(
-    places,  # from `data_places`; it goes into the first
+    places:Sequence[Path],  # from `data_places`; it goes into the first
     archive:Remote=CIFAR10_ARCHIVE,  # what to download
-):  # (folder, function that reads it)
+) -> tuple[Path, Callable[..., Any]]:  # (folder, function that reads it)
     "Download, verify and unpack CIFAR-10"
     place = places[0]
     try:
