@@ -27,7 +27,7 @@ MEASURE = $(or $(if $(filter command line,$(origin PYTHON)),$(PYTHON)),$(if $(wi
 # TIME=seconds interrupts the runs after so long; the last epoch is kept, and the next call continues.
 STOP = $(if $(TIME),timeout -s INT $(TIME))
 
-.PHONY: help setup demo train bench results-cpu results-gpu test test-kernels test-site types dist test-wheel test-faults audit check run-chapters export readme badges docs preview lock lab clean
+.PHONY: help setup demo train bench results-cpu results-gpu test test-kernels test-site check-site types dist test-wheel test-faults audit check run-chapters export readme badges docs preview lock lab clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -92,7 +92,7 @@ dist: $(READY) ## build the wheel and the source archive into dist/, and check w
 	@$(BIN)/uv tool run twine check --strict dist/*
 
 check: badges export readme ## is everything that is generated up to date and committed?
-	@git diff --exit-code --stat -- nbs cifar_resnet README.md CITATION.cff pyproject.toml || { echo "these files are generated, and differ from what is committed: commit them" >&2; exit 1; }
+	@git diff --exit-code --stat -- nbs _quarto.yml cifar_resnet README.md CITATION.cff pyproject.toml || { echo "these files are generated, and differ from what is committed: commit them" >&2; exit 1; }
 	@$(BIN)/uv pip check -q --python $(BIN)/python
 	@$(BIN)/python .ci/check.py
 
@@ -117,7 +117,10 @@ preview: $(READY) ## show the site in a browser, and again after every change
 
 test-site: $(READY) ## build the site, try every page in a real browser, and measure how the first ones read
 	@$(BIN)/python .ci/docs.py smalldocs
-	@$(BIN)/python -m pytest -q -rs -n auto tests/browser.py tests/reading.py tests/interactive_browser.py
+	@$(MAKE) --no-print-directory check-site
+
+check-site: $(READY) ## the same for a site that is built already, by either builder (SITE=folder; _docs when not given)
+	@CIFAR_RESNET_SITE=$(abspath $(or $(SITE),_docs)) $(BIN)/python -m pytest -q -rs -n auto tests/browser.py tests/reading.py tests/interactive_browser.py
 
 lab: $(READY) ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab nbs

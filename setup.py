@@ -1,5 +1,6 @@
 """Reads settings.ini, so that every fact about the package stands in one place."""
 import re
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -20,6 +21,9 @@ def long_description():
     text = re.sub(r'(!\[[^\]]*\]\()(?!https?:|#)', rf"\1{cfg['git_url']}/raw/{cfg['branch']}/", text)
     return re.sub(r'(\]\()(?!https?:|#)', rf"\1{cfg['git_url']}/blob/{cfg['branch']}/", text)
 
+
+# nbdev looks for the site's renderer, .ci/shown.py, by its name: a checkout that is installed as such has it, the wheel does not
+tools = ['shown'] if 'editable_wheel' in sys.argv else []
 
 licenses = {'apache2': 'Apache-2.0'}
 audiences = {'Education': 'Intended Audience :: Education', 'Developers': 'Intended Audience :: Developers'}
@@ -50,7 +54,8 @@ setup(
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},  # nbdev links names to their pages by it
     # The recorded runs live in results/ at the top of the repository and travel inside the package.
     packages=['cifar_resnet', 'cifar_resnet.results'],
-    package_dir={'cifar_resnet': 'cifar_resnet', 'cifar_resnet.results': 'results'},
+    package_dir={'cifar_resnet': 'cifar_resnet', 'cifar_resnet.results': 'results'} | dict.fromkeys(['']*bool(tools), '.ci'),
+    py_modules=tools,
     package_data={'cifar_resnet': ['py.typed'], 'cifar_resnet.results': ['*.json', '*/*.json']},
     zip_safe=False,
 )

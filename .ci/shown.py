@@ -8,12 +8,14 @@ import html
 import inspect
 import re
 
+import fastcore.docments
 from fastcore.docments import docments
 from nbdev.process import Processor
 from nbdev.processors import add_links, exec_show_docs
 from nbdev.showdoc import BasicMarkdownRenderer
 
 EMPTY = inspect.Parameter.empty
+fastcore.docments.signature = lambda thing, **_: inspect.signature(thing)  # types that only type checkers import stay as written
 FOLD = '<!-- fold -->'  # `Shown` writes it above the table, `Entries` puts the fold there
 LINE = 90  # characters that the summary of a fold has room for
 LONG = 15  # lines of an exported cell without a function or class of its own: more are folded

@@ -6,10 +6,8 @@
 __all__ = ['one_cycle_figure', 'augmentation_figure', 'receptive_field_figure']
 
 # %% ../nbs/interactive.ipynb #inter006
-from typing import TYPE_CHECKING
-
-from .model import CustomResNet
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +16,7 @@ from .anatomy import plot_fields, receptive_fields
 from .augment import MEAN_COLOR, Crop, Cutout, Flip, Steps
 from .core import check_int, styled
 from .embed import assemble_figure, check_image, to_base64
+from .model import CustomResNet
 from .train import OneCycle, plot_schedule
 
 if TYPE_CHECKING: from IPython.display import HTML

@@ -9,10 +9,8 @@ __all__ = ['TRICKS', 'resize', 'norms', 'FreezeScales', 'NormMomentum', 'FastBia
 
 # %% ../nbs/06_speed.ipynb #spd001
 from collections.abc import Iterator
-from typing import Any
-
-from .data import ImageData, Split
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +19,7 @@ from torch.nn import functional as F
 from .anatomy import count_macs
 from .augment import Batches, Flip, happens
 from .core import check_choice, check_int, check_number
+from .data import ImageData, Split
 from .device import Optim, Precision, memory_format
 from .model import CustomResNet
 
