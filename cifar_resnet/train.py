@@ -55,7 +55,7 @@ class OneCycle:
     def __post_init__(self) -> None:
         for name, value in _check_cycle(self).items(): object.__setattr__(self, name, value)
 
-    def at(self, step:int, per_epoch:int) -> tuple[float, float|None]:  # (learning rate, momentum)
+    def at(self, step:int, per_epoch:int) -> tuple[float, float|None]:
         "Return the learning rate and momentum of a step, counted from 0; beyond the last step both continue along the curve"
         total, final = self.epochs*per_epoch, self.lr_min if self.final is None else self.final
         peak, last = max(self.peak_epoch*total/self.epochs - 1, 0), total - 1
@@ -186,7 +186,7 @@ def fit(
     data:ImageData,  # any data set
     schedule:OneCycle,  # learning rate and momentum of every step
     config:FitConfig|None=None,  # the other settings
-    out:Path|str|None=None,  # a folder for checkpoints, weights and the record; nothing is saved when not given
+    out:Path|str|None=None,  # a folder for checkpoints, weights, record; without it nothing is saved
     resume:Path|str|None=None,  # a checkpoint to continue
     **settings:Any,  # fields of `FitConfig`, as in fit(…, batch_size=64, full=True)
 ) -> Run:
