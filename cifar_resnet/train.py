@@ -49,7 +49,7 @@ class OneCycle:
     epochs: int=24  # of the whole cycle
     peak_epoch: float=5  # the peak is at its end; 0 falls from the first step
     anneal: str='linear'  # 'linear' or 'cos'
-    momentum: tuple[float, float]|None=(.85, .95)  # at the peak, and at both ends; None leaves the optimizer's own
+    momentum: tuple[float, float]|None=(.85, .95)  # at the peak, at both ends; None: the optimizer's own
     final: float|None=None  # the last learning rate; `lr_min` when not given
 
     def __post_init__(self) -> None:
@@ -186,7 +186,7 @@ def fit(
     data:ImageData,  # any data set
     schedule:OneCycle,  # learning rate and momentum of every step
     config:FitConfig|None=None,  # the other settings
-    out:Path|str|None=None,  # a folder for checkpoints, weights, record; without it nothing is saved
+    out:Path|str|None=None,  # where checkpoints, weights and record go; nowhere if not given
     resume:Path|str|None=None,  # a checkpoint to continue
     **settings:Any,  # fields of `FitConfig`, as in fit(…, batch_size=64, full=True)
 ) -> Run:
