@@ -27,7 +27,7 @@ MEASURE = $(or $(if $(filter command line,$(origin PYTHON)),$(PYTHON)),$(if $(wi
 # TIME=seconds interrupts the runs after so long; the last epoch is kept, and the next call continues.
 STOP = $(if $(TIME),timeout -s INT $(TIME))
 
-.PHONY: help setup demo train bench results-cpu results-gpu test test-kernels test-site test-wheel test-faults audit check run-chapters export readme badges docs preview lock lab clean
+.PHONY: help setup demo train bench results-cpu results-gpu test test-kernels test-site check-site types dist test-wheel test-faults audit check run-chapters export readme badges docs preview lock lab clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -81,11 +81,18 @@ test-faults: $(READY) ## try every promise on many random cases: kills, full dis
 audit: $(READY) ## ask the Python advisory database about every locked package (needs a network)
 	@$(BIN)/uv tool run --from pip-audit pip-audit --no-deps --disable-pip -r $(LOCK)
 
+types: $(READY) ## ask pyright how many of the public names have types (it comes into the package cache, and needs node or a network)
+	@$(BIN)/uv tool run --from pyright $(BIN)/python -m pytest -q -rs tests/test_package.py
+
 test-wheel: $(READY) ## install the built wheel as a user does, into a new environment, and run every command
 	@$(BIN)/python -m pytest -q -rs tests/wheel.py
 
+dist: $(READY) ## build the wheel and the source archive into dist/, and check what a package index would say
+	@rm -rf dist && $(BIN)/uv build -q
+	@$(BIN)/uv tool run twine check --strict dist/*
+
 check: badges export readme ## is everything that is generated up to date and committed?
-	@git diff --exit-code --stat -- nbs cifar_resnet README.md pyproject.toml || { echo "these files are generated, and differ from what is committed: commit them" >&2; exit 1; }
+	@git diff --exit-code --stat -- nbs _quarto.yml cifar_resnet README.md CITATION.cff pyproject.toml || { echo "these files are generated, and differ from what is committed: commit them" >&2; exit 1; }
 	@$(BIN)/uv pip check -q --python $(BIN)/python
 	@$(BIN)/python .ci/check.py
 
@@ -96,7 +103,7 @@ run-chapters: $(READY) ## run chapters in a real kernel and keep their outputs (
 export: $(READY) ## write cifar_resnet/ from the notebooks, and clean the notebooks
 	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean
 
-readme: $(READY) ## write README.md from nbs/index.ipynb
+readme: $(READY) ## write README.md from nbs/index.ipynb, and CITATION.cff from settings.ini
 	@$(BIN)/python .ci/readme.py
 
 badges: $(READY) ## carry the owner in settings.ini into every chapter's badge and set-up cell
@@ -110,7 +117,10 @@ preview: $(READY) ## show the site in a browser, and again after every change
 
 test-site: $(READY) ## build the site, try every page in a real browser, and measure how the first ones read
 	@$(BIN)/python .ci/docs.py smalldocs
-	@$(BIN)/python -m pytest -q -rs -n auto tests/browser.py tests/reading.py tests/interactive_browser.py tests/try_browser.py
+	@$(MAKE) --no-print-directory check-site
+
+check-site: $(READY) ## the same for a site that is built already, by either builder (SITE=folder; _docs when not given)
+	@CIFAR_RESNET_SITE=$(abspath $(or $(SITE),_docs)) $(BIN)/python -m pytest -q -rs -n auto tests/browser.py tests/reading.py tests/interactive_browser.py tests/try_browser.py
 
 lab: $(READY) ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab nbs

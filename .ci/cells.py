@@ -1,8 +1,8 @@
-"""What is the same in every chapter: the Colab badge and the set-up cell, from settings.ini, and the minutes at its head.
+"""What is the same in every chapter: the Colab badge and the set-up cell, from settings.ini, and the minutes at its head; and the bar's link to the repository.
 
 The minutes to read are counted (200 words or 10 visible lines of code a minute), the minutes to run are those of results/chapters.json.
 
-usage: python .ci/cells.py     rewrites them in nbs/*.ipynb
+usage: python .ci/cells.py     rewrites them in nbs/*.ipynb and _quarto.yml
 """
 import json
 import re
@@ -69,6 +69,9 @@ def main():
         if all(cell.source == text for cell, text in cells): continue
         for cell, text in cells: cell.source = text
         path.write_text(nbformat.writes(nb) + '\n', encoding='utf-8')
+    site = cfg.config_path/'_quarto.yml'
+    text = site.read_text(encoding='utf-8')
+    if (now := re.sub(r'(icon: github\n(?: +text: .*\n)? +href: )\S+', lambda m: m[1] + cfg.git_url, text)) != text: site.write_text(now, encoding='utf-8')
     if missing: sys.exit(f"one badge and one set-up cell are missing in {', '.join(missing)}: add a markdown cell BADGE and a code cell SETUP after the title")
 
 

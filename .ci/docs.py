@@ -14,7 +14,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-import figures
+import finish
 import try_tool
 from nbdev.config import get_config
 
@@ -72,8 +72,8 @@ def build(how):
         subprocess.run([SCRIPTS/'smalldocs', 'render', PAGES], cwd=ROOT, check=True)
         shutil.rmtree(ROOT/'_docs', ignore_errors=True)
         shutil.move(PAGES/get_config().doc_path.name, ROOT/'_docs')
-    figures.in_both_themes(ROOT/'_docs')
     try_tool.add_tool(ROOT/'_docs')
+    finish.finish(ROOT/'_docs')
 
 
 def sources():

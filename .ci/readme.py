@@ -1,9 +1,10 @@
-"""README.md and its picture from nbs/index.ipynb, by nbconvert. `render()` gives both; run as a script it writes the files."""
+"""README.md and its picture from nbs/index.ipynb, by nbconvert, and CITATION.cff from settings.ini; run as a script it writes the files."""
 import base64
 import re
 import sys
 
 import nbformat
+import yaml
 from nbconvert import MarkdownExporter
 from nbdev.config import get_config
 
@@ -12,6 +13,7 @@ NOTE = '<!-- made from nbs/index.ipynb by `make readme`: edit the notebook, not 
 
 
 PICTURE = 'nbs/images/first_page.png'
+LICENSES = {'apache2': 'Apache-2.0'}
 
 
 def for_readers(cell):
@@ -34,8 +36,18 @@ def render():
     return NOTE + re.sub(r'\n{3,}', '\n\n', text).strip() + '\n', base64.b64decode(shown)
 
 
+def citation():
+    "Return CITATION.cff: what GitHub shows under “Cite this repository”"
+    cfg = get_config()
+    facts = {'cff-version': '1.2.0', 'message': 'If you use this software, please cite it as below.', 'type': 'software', 'title': cfg.title, 'abstract': cfg.description,
+             'authors': [{'name': cfg.author}], 'version': cfg.version, 'license': LICENSES[cfg.license], 'repository-code': cfg.git_url,
+             'url': cfg.doc_host + cfg.doc_baseurl, 'keywords': cfg.keywords.split()}
+    return yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=1000)
+
+
 if __name__ == '__main__':
     text, picture = render()
     (ROOT/'README.md').write_text(text, encoding='utf-8')
     (ROOT/PICTURE).parent.mkdir(exist_ok=True)
     (ROOT/PICTURE).write_bytes(picture)
+    (ROOT/'CITATION.cff').write_text(citation(), encoding='utf-8')

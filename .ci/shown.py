@@ -8,13 +8,16 @@ import html
 import inspect
 import re
 
+import fastcore.docments
 from fastcore.docments import docments
 from nbdev.process import Processor
 from nbdev.processors import add_links, exec_show_docs
 from nbdev.showdoc import BasicMarkdownRenderer
 
 EMPTY = inspect.Parameter.empty
+fastcore.docments.signature = lambda thing, **_: inspect.signature(thing)  # types that only type checkers import stay as written
 FOLD = '<!-- fold -->'  # `Shown` writes it above the table, `Entries` puts the fold there
+LINE = 90  # characters that the summary of a fold has room for
 LONG = 15  # lines of an exported cell without a function or class of its own: more are folded
 HIDDEN = {'hide', 'exporti', 'default_exp'}
 DEFINITIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
@@ -26,7 +29,12 @@ def as_code(text): return f"`{text}`".replace('|', '\\|') if text else ''
 def type_name(kind):
     if kind in (EMPTY, None, type(None)): return ''
     name = str(kind) if isinstance(kind, str) or hasattr(kind, '__args__') else getattr(kind, '__name__', str(kind))
-    return as_code(re.sub(r'(?:[A-Za-z_]+[.])+', '', name))
+    return as_code(short_type(name))
+
+
+def short_type(name):
+    "Return a type without its modules, and without the quotes of a name that only type checkers import"
+    return re.sub(r' *\| *', ' | ', re.sub(r'(?:[A-Za-z_]+[.])+(?=[A-Za-z_])', '', name).replace("'", ''))
 
 
 def default_of(parameter):
@@ -90,7 +98,9 @@ def signature(node, most=150):
     parts = parameters_of(node)
     while len(', '.join(parts)) > most: parts = [*parts[:-2], '…'] if parts[-1] == '…' else [*parts[:-1], '…']
     if isinstance(node, ast.ClassDef): return f"class {node.name}({', '.join(parts)})"
-    return f"{node.name}({', '.join(parts)})" + (f' → {ast.unparse(node.returns)}' if node.returns else '')
+    call, result = f"{node.name}({', '.join(parts)})", short_type(ast.unparse(node.returns)) if node.returns else 'None'
+    fits = len(call) > LINE or len(call) + len(' → ' + result) <= LINE  # the result does not begin a second line
+    return call + (f' → {result}' if result != 'None' and fits else '')
 
 
 def public(source):

@@ -10,9 +10,11 @@ __all__ = ['Predictions', 'percent', 'predict', 'accuracy_interval', 'class_tabl
 
 # %% ../nbs/04_analysis.ipynb #4c45f36c
 import io, math
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +26,8 @@ from .data import Split
 from .device import Precision, check_weights, unwrap
 from .train import infer
 
+if TYPE_CHECKING: from matplotlib.figure import Figure
+
 # %% ../nbs/04_analysis.ipynb #c601cbc0
 @dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
@@ -33,37 +37,37 @@ class Predictions:
     logits: np.ndarray  # float32, (N, classes)
     features: np.ndarray|None  # input of `fc`, (N, 8 × width); None without `fc`
 
-    def __len__(self): return len(self.split)
+    def __len__(self) -> int: return len(self.split)
 
-    def __getitem__(self, which):
+    def __getitem__(self, which:Any) -> 'Predictions':
         chosen = np.atleast_1d(np.arange(len(self))[which])
         features = None if self.features is None else _freeze(self.features[chosen])
         return replace(self, split=self.split[chosen], logits=_freeze(self.logits[chosen]), features=features)
 
     @property
-    def labels(self): return self.split.labels
+    def labels(self) -> np.ndarray: return self.split.labels
 
     @property
-    def classes(self): return self.split.classes
+    def classes(self) -> tuple[str, ...]: return self.split.classes
 
     @cached_property
-    def probs(self): return _freeze(torch.tensor(self.logits).double().softmax(1).numpy())
+    def probs(self) -> np.ndarray: return _freeze(torch.tensor(self.logits).double().softmax(1).numpy())
 
     @cached_property
-    def predicted(self): return _freeze(self.logits.argmax(1))
+    def predicted(self) -> np.ndarray: return _freeze(self.logits.argmax(1))
 
     @cached_property
-    def losses(self):
+    def losses(self) -> np.ndarray:
         logits, labels = torch.tensor(self.logits).double(), torch.tensor(self.labels)
         return _freeze(nn.functional.cross_entropy(logits, labels, reduction='none').numpy())
 
     @property
-    def confidence(self): return self.probs.max(1)
+    def confidence(self) -> np.ndarray: return self.probs.max(1)
 
     @property
-    def correct(self): return self.predicted == self.labels
+    def correct(self) -> np.ndarray: return self.predicted == self.labels
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         if not len(self): return 'Predictions of no images'
         low, high = accuracy_interval(self.correct.sum(), len(self))
         return f'Predictions of {len(self):,} images: {self.correct.mean():.2%} correct ({low:.2%} to {high:.2%}), loss {self.losses.mean():.4f}'
@@ -75,7 +79,7 @@ def _freeze(array):
     array.setflags(write=False)
     return array
 
-def percent(p):
+def percent(p:float) -> str:
     "Return a probability in few characters"
     if p < .001: return '<0.1%'
     if p > .999: return '>99.9%'
@@ -123,7 +127,7 @@ def accuracy_interval(
     correct:int,  # how many are correct
     n:int,  # of how many
     z:float=1.96,  # 1.96 for 95 %
-):  # (low, high)
+) -> tuple[float, float]:  # (low, high)
     "Return Wilson's interval for a share"
     check_int('n', n, 1)
     p, z2n = correct/n, z*z/n
@@ -133,8 +137,8 @@ def accuracy_interval(
 # %% ../nbs/04_analysis.ipynb #0df301d8
 def class_table(
     preds:Predictions,  # of any network
-    **options,  # of scikit-learn's `classification_report`; output_dict=True returns numbers
-):
+    **options:Any,  # of scikit-learn's `classification_report`; output_dict=True returns numbers
+) -> str|dict[str, Any]:
     "Return precision, recall and F1 of every class as text"
     from sklearn.metrics import classification_report
     return classification_report(preds.labels, preds.predicted, labels=range(len(preds.classes)), target_names=preds.classes,
@@ -153,7 +157,7 @@ def confusion(
 def plot_confusion(
     preds:Predictions,  # of any network
     rates:bool=False,  # show percent of the class instead of counts
-):
+) -> 'Figure':
     "Draw the confusion matrix as a heat map of the errors"
     import matplotlib.pyplot as plt, seaborn as sns
     counts = confusion(preds)
@@ -175,7 +179,7 @@ def plot_confusion(
 def confused_pairs(
     preds:Predictions,  # of any network
     n:int=10,  # how many
-):
+) -> list[dict[str, Any]]:
     "Return the most frequent errors: a dict each with label, predicted, count, share of the class"
     counts = confusion(preds)
     sizes = np.maximum(counts.sum(1), 1)
@@ -187,7 +191,7 @@ def confused_pairs(
 
 # %% ../nbs/04_analysis.ipynb #501bb899
 @styled
-def plot_confidence(preds:Predictions):  # of any network
+def plot_confidence(preds:Predictions) -> 'Figure':  # of any network
     "Draw the confidence of correct and of wrong predictions"
     import matplotlib.pyplot as plt, seaborn as sns
     deep = sns.color_palette('deep')
@@ -203,7 +207,7 @@ def plot_confidence(preds:Predictions):  # of any network
 def reliability(
     preds:Predictions,  # of any network
     bins:int=15,  # of equal width
-):  # (confidence, accuracy, number of images) of every bin that is not empty; the ECE
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], float]:  # (confidence, accuracy, number of images) of every bin that is not empty; the ECE
     "Compare confidence with accuracy, and return the expected calibration error"
     which = np.minimum((preds.confidence*bins).astype(int), bins - 1)
     n = np.bincount(which, minlength=bins)
@@ -226,7 +230,7 @@ def find_temperature(
 def calibrate(
     preds:Predictions,  # of images that the network was not trained on
     seed:int=0,  # of the halves
-):  # (the predictions, the two temperatures)
+) -> tuple[Predictions, list[float]]:  # (the predictions, the two temperatures)
     "Scale the logits of each half by the temperature that suits the other half"
     order, logits, found = np.random.default_rng(seed).permutation(len(preds)), preds.logits.copy(), []
     halves = np.array_split(order, 2)
@@ -238,8 +242,8 @@ def calibrate(
 # %% ../nbs/04_analysis.ipynb #f3cef751
 @styled
 def plot_reliability(
-    preds:dict,  # {name: Predictions}
-):
+    preds:dict[str, Predictions],  # {name: Predictions}
+) -> 'Figure':
     "Draw accuracy against confidence"
     import matplotlib.pyplot as plt, seaborn as sns
     fig, ax = plt.subplots(figsize=(4.6, 4.2))
@@ -257,10 +261,10 @@ def errors(
     preds:Predictions,  # of any network
     n:int=12,  # how many at most
     order:str='loss',  # 'loss' or 'confidence' (highest first), or 'random'
-    label:str=None,  # only images of this class
-    predicted:str=None,  # only images predicted as this class
+    label:str|None=None,  # only images of this class
+    predicted:str|None=None,  # only images predicted as this class
     seed:int=0,  # of the random order
-):  # their positions
+) -> np.ndarray:  # their positions
     "Return the positions of wrong predictions"
     check_choice('order', order, ('loss', 'confidence', 'random'))
     chosen = ~preds.correct
@@ -272,11 +276,11 @@ def errors(
     return found[:check_int('n', n, 1)]
 
 # %% ../nbs/04_analysis.ipynb #56f89e3b
-def class_index(classes, name):
+def class_index(classes:Sequence[str], name:str) -> int:
     "Return the number of the class called `name`"
     return list(classes).index(check_choice('class', name, classes))
 
-def label_and_prediction(preds):
+def label_and_prediction(preds:Predictions) -> list[tuple[str, str]]:
     "Return label and prediction of every image with their probabilities, as in ('cat 3%', 'dog 91%')"
     rows = zip(preds.probs, preds.labels, preds.predicted)
     return [(f'{preds.classes[i]} {percent(p[i])}', f'{preds.classes[j]} {percent(p[j])}') for p, i, j in rows]
@@ -289,7 +293,7 @@ def _to_jpeg_and_back(image, quality):
     return torch.from_numpy(np.array(Image.open(held))).permute(2, 0, 1)
 
 # %% ../nbs/04_analysis.ipynb #f351d750
-def damages():
+def damages() -> dict[str, tuple[tuple[Any, ...], Callable[..., torch.Tensor]]]:
     "Return ways to damage uint8 images (N, 3, H, W): {name: (strengths, function of images and strength)}"
     from torchvision.transforms.v2 import functional as F
     def shift(x, by):
@@ -315,7 +319,7 @@ def robustness(
     n:int=1000,  # how many of them
     seed:int=0,  # which ones
     progress:bool=True,  # show a bar
-):  # a dict for every damage and strength: damage, strength, correct, n
+) -> list[dict[str, Any]]:  # a dict for every damage and strength: damage, strength, correct, n
     "Count the correct predictions of damaged images"
     chosen = np.random.default_rng(seed).permutation(len(split))[:check_int('n', n, 1)]
     split = split[np.sort(chosen)]
@@ -331,7 +335,7 @@ def robustness(
 
 # %% ../nbs/04_analysis.ipynb #7907c232
 @styled
-def plot_robustness(rows):  # of `robustness`
+def plot_robustness(rows:list[dict[str, Any]]) -> 'Figure':  # of `robustness`
     "Draw accuracy against the strength of each damage"
     import matplotlib.pyplot as plt, seaborn as sns
     undamaged, names = rows[0]['correct']/rows[0]['n'], list(dict.fromkeys(r['damage'] for r in rows[1:]))
@@ -350,7 +354,7 @@ def plot_robustness(rows):  # of `robustness`
     return fig
 
 # %% ../nbs/04_analysis.ipynb #3ed47bc4
-def embed(features, how='PCA', seed=0):
+def embed(features:np.ndarray, how:str='PCA', seed:int=0) -> np.ndarray:
     "Return features as points in the plane: 'PCA', or 't-SNE', which keeps neighbors together and takes longer"
     check_choice('how', how, ('PCA', 't-SNE'))
     if len(np.unique(features, axis=0)) < 5: raise ValueError('an embedding takes at least 5 images whose features differ: this network gives nearly all images the same ones')
@@ -370,7 +374,7 @@ def plot_embedding(
     how:str='PCA',  # or 't-SNE'
     n:int=2000,  # images, at random
     seed:int=0,  # which ones
-):
+) -> 'Figure':
     "Draw the features of images in the plane, colored by label; errors are crosses"
     import matplotlib.pyplot as plt, seaborn as sns
     _check_features(preds)
@@ -391,7 +395,7 @@ def nearest_by_features(
     preds:Predictions,  # for these images
     others:Predictions,  # images to search, of the same network
     k:int=5,  # how many
-):  # positions in `others`, (N, k), the nearest first
+) -> np.ndarray:  # positions in `others`, (N, k), the nearest first
     "Return for each image the positions of those with the most similar features"
     from sklearn.neighbors import NearestNeighbors
     for p in preds, others: _check_features(p)
@@ -404,7 +408,7 @@ def plot_neighbors(
     preds:Predictions,  # a row for each of these images
     others:Predictions,  # images to search, of the same network
     k:int=5,  # neighbors to show
-):
+) -> 'Figure':
     "Show each image, and beside it the images that the network finds most similar"
     import matplotlib.pyplot as plt
     near = nearest_by_features(preds, others, k)

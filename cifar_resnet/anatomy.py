@@ -6,6 +6,8 @@
 __all__ = ['layer_table', 'count_macs', 'plot_costs', 'receptive_fields', 'plot_fields', 'diagram']
 
 # %% ../nbs/anatomy.ipynb #anatomy002
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -14,11 +16,15 @@ from .core import styled
 from .device import evaluating
 from .model import CustomResNet, count_params
 
+if TYPE_CHECKING:
+    from IPython.display import SVG
+    from matplotlib.figure import Figure
+
 # %% ../nbs/anatomy.ipynb #anatomy006
 def layer_table(
-    model:CustomResNet,  # of any width
-    side:int=None,  # of the image, in pixels; the network's own when not given
-):  # a dict for each layer: name, kind, out, params, macs
+    model:nn.Module,  # any network
+    side:int|None=None,  # of the image, in pixels; the network's own when not given
+) -> list[dict[str, Any]]:  # a dict for each layer: name, kind, out, params, macs
     "Return output shape, parameters and multiply-adds of every layer, for one image"
     rows, config = [], getattr(model, 'config', None)
     channels, own = config.get('channels', 3) if isinstance(config, dict) else 3, getattr(model, 'side', 32)
@@ -41,14 +47,14 @@ def layer_table(
 
 def count_macs(
     model:nn.Module,  # any network
-    side:int=None,  # of the image, in pixels; the network's own when not given
+    side:int|None=None,  # of the image, in pixels; the network's own when not given
 ) -> int:
     "Count the multiply-adds of one image's forward pass; training takes about three times as many"
     return sum(row['macs'] for row in layer_table(model, side))
 
 # %% ../nbs/anatomy.ipynb #anatomy007
 @styled
-def plot_costs(model:CustomResNet):  # of any width
+def plot_costs(model:CustomResNet) -> 'Figure':  # of any width
     "Draw the share of parameters and of multiply-adds of every convolution and the linear layer"
     import matplotlib.pyplot as plt, seaborn as sns
     rows = [r for r in layer_table(model) if r['macs']]
@@ -73,7 +79,7 @@ def _widen(layer, field, step, center):
 
 def receptive_fields(
     model:CustomResNet,  # of any width
-):  # {stage: (side of the field, step between neighbors, center of the first value)}, in pixels
+) -> dict[str, tuple[int, int, float]]:  # {stage: (side of the field, step between neighbors, center of the first value)}, in pixels
     "Return which pixels a value sees, after each stage"
     out, now = {}, (1, 1, .5)
     for name in 'prep', 'layer1', 'layer2', 'layer3', 'pool':
@@ -84,8 +90,8 @@ def receptive_fields(
 @styled
 def plot_fields(
     model:CustomResNet,  # of any width
-    image,  # uint8 (32, 32, 3)
-):  # a matplotlib figure
+    image:np.ndarray,  # uint8 (32, 32, 3)
+) -> 'Figure':  # a matplotlib figure
     "Draw the receptive field of a central value, after each stage, on an image"
     import matplotlib.pyplot as plt, seaborn as sns
     from matplotlib.patches import Rectangle
@@ -140,7 +146,7 @@ def _row(y, name, shape, count, side, sheets, color, ops, residual):
     return _stack(y, side, sheets, color) + text + _pills(150, y + 4, ops)[0] + (_res_line(150, y + 54) if residual else '')
 
 # %% ../nbs/anatomy.ipynb #anatomy005
-def diagram(model:CustomResNet):  # of any width
+def diagram(model:CustomResNet) -> 'SVG':  # of any width
     "Draw the network with its own numbers, as SVG"
     from IPython.display import SVG
     w, classes, channels = (model.config[k] for k in ('width', 'classes', 'channels'))

@@ -9,8 +9,11 @@ __all__ = ['MEAN_COLOR', 'happens', 'Flip', 'to_color', 'mean_color', 'Crop', 'C
 
 # %% ../nbs/00_data.ipynb #bb80f739
 import os, time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +23,7 @@ from .data import CIFAR10_MEAN, ImageData, Split
 from .device import World, memory_format
 
 # %% ../nbs/00_data.ipynb #data00c077
-def happens(n, p, generator):
+def happens(n:int, p:float, generator:torch.Generator) -> torch.Tensor:
     "Draw for `n` images whether a step of probability `p` is done to them"
     return torch.rand(n, generator=generator, device=generator.device) < p
 
@@ -31,27 +34,27 @@ class Flip:
     p: float=.5  # probability
     vertical: bool=False  # a third of the flips each: left-right, top-bottom, both
 
-    def __post_init__(self): check_number('p', self.p, least=0, most=1)
+    def __post_init__(self) -> None: check_number('p', self.p, least=0, most=1)
 
-    def draw(self, n, generator):
+    def draw(self, n:int, generator:torch.Generator) -> torch.Tensor:
         "Draw for each image: 0 no flip, 1 left-right, 2 top-bottom, 3 both"
         if not self.vertical: return happens(n, self.p, generator).long()
         kind = torch.randint(1, 4, (n,), generator=generator, device=generator.device)
         return kind*happens(n, self.p, generator)
 
-    def place(self, rows, cols, kind):
+    def place(self, rows:torch.Tensor, cols:torch.Tensor, kind:torch.Tensor) -> tuple[torch.Tensor, ...]:
         "Return rows and columns in mirrored order where that was drawn"
         return (torch.where((kind >= 2)[:, None], rows.flip(1), rows),
                 torch.where((kind % 2 == 1)[:, None], cols.flip(1), cols))
 
 # %% ../nbs/00_data.ipynb #data00c052
-def to_color(*shares):
+def to_color(*shares:float) -> tuple[int, ...]:
     "Return shares from 0 to 1 as whole numbers from 0 to 255"
     return tuple(round(255*s) for s in shares)
 
 MEAN_COLOR = to_color(*CIFAR10_MEAN)
 
-def mean_color(data:ImageData):
+def mean_color(data:ImageData) -> tuple[int, ...]:
     "Return the mean color of the training images, 0 to 255 for each channel"
     return to_color(*data.mean)
 
@@ -64,18 +67,18 @@ class Crop:
     p: float=1.  # probability that an image is padded
     offsets: int|None=None  # how many positions each direction has; 2·pad + 1 when not given
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_int('pad', self.pad, 0, 31), check_number('p', self.p, least=0, most=1)
         check_choice('mode', self.mode, ('reflect', 'wrap'))
         if self.offsets is not None: check_int('offsets', self.offsets, 1, 2*self.pad + 1)
 
-    def draw(self, n, generator):
+    def draw(self, n:int, generator:torch.Generator) -> torch.Tensor:
         "Draw the upper left corner (row, column) of each crop in the padded image"
         corner = torch.randint(0, self.offsets or 2*self.pad + 1, (n, 2), generator=generator, device=generator.device)
         if self.p == 1: return corner
         return torch.where(happens(n, self.p, generator)[:, None], corner, self.pad)
 
-    def place(self, rows, cols, corner):
+    def place(self, rows:torch.Tensor, cols:torch.Tensor, corner:torch.Tensor) -> tuple[torch.Tensor, ...]:
         "Return which rows and columns of the image each pixel of the crop comes from"
         side = rows.shape[1]
         line, scale = torch.arange(side, device=corner.device), side//32
@@ -96,14 +99,14 @@ class Cutout:
     "Paint over a square"
     side: int=8  # of the square, in pixels of a 32 × 32 image; twice as many of a 64 × 64 one
     p: float=1.  # probability
-    fill: tuple=MEAN_COLOR  # its color, 0 to 255 for each channel
+    fill: tuple[int, ...]=MEAN_COLOR  # its color, 0 to 255 for each channel
     inside: bool=True  # the whole square lies inside; otherwise it may stick out below or on the right
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_int('side', self.side, 1, 32), check_number('p', self.p, least=0, most=1)
         object.__setattr__(self, 'fill', tuple(check_int('fill', v, 0, 255) for v in self.fill))
 
-    def draw(self, n, generator):
+    def draw(self, n:int, generator:torch.Generator) -> torch.Tensor:
         "Draw the upper left corner (row, column) of each square; 32 is outside"
         most = 32 - self.side if self.inside else 32
         corner = torch.randint(0, most + 1, (n, 2), generator=generator, device=generator.device)
@@ -111,7 +114,7 @@ class Cutout:
         if self.p == 1: return corner
         return torch.where(happens(n, self.p, generator)[:, None], corner, 32)
 
-    def apply(self, images, corner):
+    def apply(self, images:torch.Tensor, corner:torch.Tensor) -> torch.Tensor:
         "Return the images with their squares painted"
         if images.shape[-1] != len(self.fill): raise ValueError(f'the images have {images.shape[-1]} channels, and fill has {len(self.fill)}')
         side = images.shape[1]
@@ -124,15 +127,15 @@ class Cutout:
 @dataclass(frozen=True)
 class Steps:
     "Augmentations one after another, for a uint8 batch (N, 32, 32, C), or 64 × 64, on any device"
-    steps: tuple=()  # `Crop`, `Flip`, `Cutout`, …: each draws, then moves pixels (`place`) or changes them (`apply`)
+    steps: tuple[Any, ...]=()  # `Crop`, `Flip`, `Cutout`, …: each draws, then moves pixels (`place`) or changes them (`apply`)
 
-    def __post_init__(self): object.__setattr__(self, 'steps', tuple(self.steps))
+    def __post_init__(self) -> None: object.__setattr__(self, 'steps', tuple(self.steps))
 
-    def draw(self, n, generator, turns=None):
+    def draw(self, n:int, generator:torch.Generator, turns:torch.Tensor|None=None) -> list[torch.Tensor]:
         "Draw for each step what happens to each of `n` images; `turns` is for steps that alternate from epoch to epoch"
         return [step.draw(n, generator, turns) if hasattr(step, 'alternates') else step.draw(n, generator) for step in self.steps]
 
-    def apply(self, images, draws):
+    def apply(self, images:torch.Tensor, draws:Iterable[torch.Tensor]) -> torch.Tensor:
         "Do to each image what was drawn for it; steps in a row that only move pixels share one gather"
         moved = None
         for step, drawn in zip(self.steps, draws):
@@ -140,14 +143,14 @@ class Steps:
             else: images, moved = step.apply(_gather(images, moved), drawn), None
         return _gather(images, moved)
 
-    def __call__(self, images, generator=None):
+    def __call__(self, images:torch.Tensor, generator:torch.Generator|None=None) -> torch.Tensor:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:3] not in ((32, 32), (64, 64)):
             raise ValueError(f'augmentations take uint8 images (N, 32, 32, C) or (N, 64, 64, C) (got {images.dtype} {tuple(images.shape)})')
         generator = generator or torch.Generator(images.device).manual_seed(torch.randint(2**62, ()).item())
         draws = [drawn.to(images.device) for drawn in self.draw(len(images), generator)]
         return self.apply(images, draws)
 
-    def swap(self, changes):
+    def swap(self, changes:dict[Any, Any]) -> 'Steps':
         "Return the same steps with others in the place of some: {step: other step, or None to leave it out}"
         for step in changes.keys() - set(self.steps): raise ValueError(f'{step} is not one of the steps')
         changed = [changes.get(step, step) for step in self.steps]
@@ -173,25 +176,37 @@ def default_augment(data:ImageData) -> Steps:
 # %% ../nbs/00_data.ipynb #b18ee9b8
 class Batches:
     "A split that lives on a device; each pass over it is the next epoch"
+    images:torch.Tensor  # uint8 (N, H, W, C)
+    labels:torch.Tensor  # int64 (N,)
+    mean:torch.Tensor  # of each channel, from 0 to 255
+    std:torch.Tensor  # likewise
+    batch_size:int
+    augment:Callable[..., torch.Tensor]|None
+    shuffle:bool
+    dtype:torch.dtype
+    seed:int
+    epoch:int  # of the next pass, counted from 0
+    world:World
+
     def __init__(self,
         split:Split,  # images, labels, mean and standard deviation
         batch_size:int=512,  # images in a batch; the last one may be smaller
-        augment:Steps=None,  # applied to every batch
+        augment:Callable[..., torch.Tensor]|None=None,  # applied to every batch
         shuffle:bool=False,  # into a new order each epoch
-        device='cpu',  # where the images live and batches are made
+        device:torch.device|str='cpu',  # where the images live and batches are made
         dtype:torch.dtype=torch.float32,  # of the pixels
         seed:int=0,  # of order and augmentation
-        world:World=None,  # the processes that share each batch; one process when not given
-    ):
+        world:World|None=None,  # the processes that share each batch; one process when not given
+    ) -> None:
         split.check()
         self.batch_size, self.augment, self.shuffle = check_int('batch_size', batch_size, 1), augment, shuffle
         self.dtype, self.seed, self.epoch, self.world = dtype, check_int('seed', seed, 0), 0, world or World()
         self.images, self.labels = (torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (split.images, split.labels.astype(np.int64, copy=False)))
         self.mean, self.std = (torch.tensor(v, dtype=torch.float32, device=device)*255 for v in (split.mean, split.std))
 
-    def __len__(self): return -(-len(self.labels)//self.batch_size)
+    def __len__(self) -> int: return -(-len(self.labels)//self.batch_size)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         generator, self.epoch = self._generator(self.epoch), self.epoch + 1
         n, device = len(self.labels), self.labels.device
         if not n: return
@@ -208,7 +223,7 @@ class Batches:
         return self.augment.apply(self.images[chosen[share]], [drawn[share] for drawn in draws])
 
     @cached_property
-    def turns(self):
+    def turns(self) -> torch.Tensor:
         "For each image 0 or 1, drawn once: in which epochs a step that alternates does what"
         return happens(len(self.labels), .5, self._generator(0, 1)).long()
 
@@ -216,12 +231,12 @@ class Batches:
         mixed = np.random.SeedSequence([self.seed, *numbers]).generate_state(1)[0]
         return torch.Generator(self.labels.device).manual_seed(int(mixed))
 
-    def normalize(self, images):
+    def normalize(self, images:torch.Tensor) -> torch.Tensor:
         "Turn uint8 (N, H, W, C) into floats (N, C, H, W) of mean 0 and standard deviation 1, channels last in memory"
         return ((images - self.mean)/self.std).to(self.dtype).permute(0, 3, 1, 2).contiguous(memory_format=memory_format(images.device))
 
 # %% ../nbs/00_data.ipynb #aab8448e
-def import_albumentations():
+def import_albumentations() -> ModuleType:
     "Import albumentations without its check for updates, which takes seconds where there is no network"
     os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
     import albumentations
@@ -233,7 +248,7 @@ def train_steps(
     pad:int=4,  # pixels reflected on each side before the crop
     flip:float=.5,  # probability of a left-right flip; digits are not flipped
     cutout:int=8,  # side of the painted square; 0 for none
-) -> list:
+) -> list[Any]:
     "Return the assignment's augmentations as albumentations transforms"
     check_int('pad', pad, 0, 31), check_int('cutout', cutout, 0, 32), check_number('flip', flip, least=0, most=1)
     A, side, scale = import_albumentations(), data.side, data.side//32
@@ -248,9 +263,9 @@ def train_steps(
 # %% ../nbs/00_data.ipynb #1e182a76
 def train_transforms(
     data:ImageData,  # for its mean and standard deviation
-    seed:int=None,  # fixes what is drawn in a single process
-    **kwargs,  # `pad`, `flip`, `cutout` of `train_steps`
-):  # an albumentations Compose: uint8 image in, float32 tensor out
+    seed:int|None=None,  # fixes what is drawn in a single process
+    **kwargs:Any,  # `pad`, `flip`, `cutout` of `train_steps`
+) -> Any:  # an albumentations Compose: uint8 image in, float32 tensor out
     "Return transforms that augment, normalize, and make a tensor"
     A = import_albumentations()
     from albumentations.pytorch import ToTensorV2
@@ -258,7 +273,7 @@ def train_transforms(
 
 def eval_transforms(
     data:ImageData,  # for its mean and standard deviation
-):
+) -> Any:
     "Return transforms that normalize and make a tensor, with nothing random"
     A = import_albumentations()
     from albumentations.pytorch import ToTensorV2
@@ -267,14 +282,14 @@ def eval_transforms(
 # %% ../nbs/00_data.ipynb #9df8c4c2
 class TransformedSplit(torch.utils.data.Dataset):
     "A split whose images go through an albumentations transform, one at a time"
-    def __init__(self, split, transform): self.split, self.transform = split, transform
-    def __len__(self): return len(self.split)
-    def __getitem__(self, i): return self.transform(image=self.split.images[i])['image'], int(self.split.labels[i])
+    def __init__(self, split:Split, transform:Callable[..., Any]) -> None: self.split, self.transform = split, transform
+    def __len__(self) -> int: return len(self.split)
+    def __getitem__(self, i:int) -> tuple[torch.Tensor, int]: return self.transform(image=self.split.images[i])['image'], int(self.split.labels[i])
 
 # %% ../nbs/00_data.ipynb #5a273568
 def seed_worker(
-    worker_id,  # passed by the DataLoader
-):
+    worker_id:int,  # passed by the DataLoader
+) -> None:
     "Give each worker augmentations of its own; for `DataLoader(worker_init_fn=…)`"
     info = torch.utils.data.get_worker_info()
     info.dataset.transform.set_random_seed(info.seed % 2**32)
@@ -285,8 +300,8 @@ def make_loaders(
     batch_size:int=512,  # images in a batch
     workers:int=2,  # processes that augment; 0: the main process does it
     seed:int=0,  # of order and augmentation
-    **kwargs,  # `pad`, `flip`, `cutout` of `train_steps`
-):  # (train, valid, test)
+    **kwargs:Any,  # `pad`, `flip`, `cutout` of `train_steps`
+) -> tuple[torch.utils.data.DataLoader[Any], ...]:  # (train, valid, test)
     "Return a DataLoader for each split, with albumentations: the baseline way to feed a network"
     batch_size, workers, seed = check_int('batch_size', batch_size, 1), check_int('workers', workers, 0), check_int('seed', seed, 0)
     def make_loader(split, transform, shuffle):
@@ -300,7 +315,7 @@ def make_loaders(
 
 # %% ../nbs/00_data.ipynb #d55b4328
 def images_per_second(
-    batches,  # an iterable of (images, labels)
+    batches:Any,  # an iterable of (images, labels)
     enough:int=5000,  # images to count
 ) -> float:
     "Measure the throughput of `batches`, without its first batch"

@@ -7,8 +7,10 @@ __all__ = ['LAYERS', 'METHODS', 'cam_maps', 'overlay', 'plot_cams', 'plot_miscla
 
 # %% ../nbs/cams.ipynb #cams002
 import math
+from collections.abc import Iterable
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from .core import check_choice, styled
 from .device import preserve_randomness, unwrap
 from .explore import show_images
 
+if TYPE_CHECKING: from matplotlib.figure import Figure
+
 # %% ../nbs/cams.ipynb #cams003
 LAYERS = 'prep', 'layer1', 'layer2', 'layer3'
 METHODS = {'gradcam': 'GradCAM', 'gradcam++': 'GradCAMPlusPlus',
@@ -30,7 +34,7 @@ def cam_maps(
     target:str='prediction',  # the class to explain: 'prediction', 'label', or a class by name
     layer:str='layer3',  # whose maps: 'prep', 'layer1', 'layer2', 'layer3', or any layer by name
     method:str='gradcam',  # or 'gradcam++', 'hirescam', 'eigencam'
-    model:nn.Module=None,  # another network than the one that predicted
+    model:nn.Module|None=None,  # another network than the one that predicted
 ) -> np.ndarray:  # (N, 32, 32), each from 0 to 1
     "Return which part of each image supports a class"
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -68,10 +72,10 @@ def _cam(model, layer, method):
 
 # %% ../nbs/cams.ipynb #cams005
 def overlay(
-    image,  # uint8 (H, W, 3), of any size
-    heat,  # its map, (32, 32), from 0 to 1
+    image:np.ndarray,  # uint8 (H, W, 3), of any size
+    heat:np.ndarray,  # its map, (32, 32), from 0 to 1
     side:int=128,  # of the result, in pixels
-):  # uint8 (side, side, 3)
+) -> np.ndarray:  # uint8 (side, side, 3)
     "Lay the map over the enlarged image: blue is its smallest value, red its largest"
     from PIL import Image
     from pytorch_grad_cam.utils.image import show_cam_on_image
@@ -84,9 +88,9 @@ def overlay(
 @styled
 def plot_cams(
     preds:Predictions,  # the images
-    columns:dict,  # maps to show beside each: {title: arguments of `cam_maps`}
-    **common,  # arguments for all of them
-):
+    columns:dict[str, dict[str, Any]],  # maps to show beside each: {title: arguments of `cam_maps`}
+    **common:Any,  # arguments for all of them
+) -> 'Figure':
     "Show images, each with several maps beside it"
     import matplotlib.pyplot as plt
     shown = {title: cam_maps(preds, **{**common, **options}) for title, options in columns.items()}
@@ -111,8 +115,8 @@ def plot_misclassified(
     cam:bool=False,  # with maps for the prediction and for the label
     layer:str='layer3',  # of `cam_maps`
     method:str='gradcam',  # of `cam_maps`
-    **which,  # `order`, `label`, `predicted` and `seed` of `errors`
-):
+    **which:Any,  # `order`, `label`, `predicted` and `seed` of `errors`
+) -> 'Figure|None':
     "Show misclassified images with label and prediction, each with its probability"
     wrong = preds[errors(preds, n, **which)]
     if not len(wrong):
@@ -127,9 +131,9 @@ def plot_misclassified(
 # %% ../nbs/cams.ipynb #cams007
 def randomize(
     model:nn.Module,  # stays unchanged
-    names,  # of its layers
+    names:Iterable[str],  # of its layers
     seed:int=0,  # of the new weights
-):
+) -> nn.Module:
     "Return a copy in which some layers have new random weights"
     copy = deepcopy(model)
     with preserve_randomness(next(copy.parameters()).device):
@@ -139,9 +143,9 @@ def randomize(
     return copy
 
 def similarity(
-    a,  # maps (N, 32, 32)
-    b,  # maps (N, 32, 32)
-):  # (mean rank correlation, number of pairs); constant maps have none
+    a:Iterable[np.ndarray],  # maps (N, 32, 32)
+    b:Iterable[np.ndarray],  # maps (N, 32, 32)
+) -> tuple[float, int]:  # (mean rank correlation, number of pairs); constant maps have none
     "Compare the maps in `a` with those in `b`"
     from scipy.stats import spearmanr
     pairs = [(x.ravel(), y.ravel()) for x, y in zip(a, b) if np.ptp(x) > 0 and np.ptp(y) > 0]

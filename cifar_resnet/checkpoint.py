@@ -8,34 +8,38 @@ __all__ = ['FORMAT', 'identify', 'check_identity', 'flatten', 'read_checkpoint',
 
 # %% ../nbs/checkpoint.ipynb #chk003
 import io, math, re, warnings, zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .core import DataError, Diverged, TrainingError, one_line, prepare_folder, save_record, to_path, to_plain, write_atomic
-from .device import current_world, random_states, set_random_states
+from .device import World, current_world, random_states, set_random_states
 from .loggers import to_csv
 from .model import NETWORKS, describe_network, save_weights
+
+if TYPE_CHECKING: from cifar_resnet.train import Trainer
 
 # %% ../nbs/checkpoint.ipynb #chk008
 FORMAT = 2  # of checkpoints; 1 held a scheduler's state
 
-def identify(trainer) -> dict:
+def identify(trainer:'Trainer') -> dict[str, str]:
     "Return what a checkpoint must have been made with to be continued here, each setting as text"
     settings = dict(network=describe_network(trainer.model), schedule=to_plain(trainer.schedule), config=trainer.config.identity(),
                     data=trainer.fingerprint, mean=trainer.split.mean, std=trainer.split.std, augment=str(to_plain(trainer.train_batches.augment)),
                     device=trainer.device.type, precision=trainer.precision.dtype)
     return {name: re.sub(' at 0x[0-9a-fA-F]+', '', str(value)) for name, value in flatten(settings).items()}  # an address changes from process to process
 
-def check_identity(path, theirs, mine):
+def check_identity(path:Path|str, theirs:dict[str, str], mine:dict[str, str]) -> None:
     "Raise a `DataError` that names the first setting in which the checkpoint at `path` differs from this run"
     for what in mine | theirs:
         there, here = (settings.get(what, 'not set') for settings in (theirs, mine))
         if there != here: raise DataError(f'{path} belongs to another run: its {one_line(what)} is {one_line(there)}, and here it is {one_line(here)}')
 
 # %% ../nbs/checkpoint.ipynb #chk009
-def flatten(settings, prefix=''):
+def flatten(settings:dict[str, Any], prefix:str='') -> dict[str, Any]:
     "Return nested dicts as one: {'a': {'b': 1}} becomes {'a.b': 1}"
     flat = {}
     for name, value in settings.items():
@@ -44,7 +48,7 @@ def flatten(settings, prefix=''):
     return flat
 
 # %% ../nbs/checkpoint.ipynb #chk013
-def read_checkpoint(path, device='cpu') -> dict:
+def read_checkpoint(path:Path|str, device:torch.device|str='cpu') -> dict[str, Any]:
     "Return what `RunFolder.save` wrote; nothing in the file is executed"
     path = to_path(path)
     if not path.exists(): raise DataError(f'{path} was not found: there is no checkpoint to resume from')
@@ -76,8 +80,8 @@ def _check_held(held):
     if not all(isinstance(text, str) for pair in held['identity'].items() for text in pair): raise ValueError('its identity is not text')
 
 def check_history(
-    rows,  # from a checkpoint or a record
-):
+    rows:Any,  # from a checkpoint or a record
+) -> None:
     "Raise a `ValueError` where `rows` are not the epochs of a run"
     if not isinstance(rows, list): raise ValueError('its epochs are not a list')
     for n, row in enumerate(rows, 1):
@@ -91,7 +95,7 @@ def _is_number(value, most):
     return type(value) in (int, float) and 0 <= value <= most and value != math.inf
 
 # %% ../nbs/checkpoint.ipynb #chk-st1
-def check_state(held, own, where='state'):
+def check_state(held:Any, own:Any, where:str='state') -> None:
     "Raise a `ValueError` that names the first place where `held` differs from `own` in names, kinds, or shapes of tensors"
     def differ(what): raise ValueError(f'its {where} {what}')
     if isinstance(own, torch.Tensor):
@@ -105,7 +109,7 @@ def check_state(held, own, where='state'):
         for n, pair in enumerate(zip(held, own)): check_state(*pair, f'{where}.{n}')
     elif type(held) is not type(own): differ(f'is {one_line(repr(held), 40)}, and a value like {own!r} is needed')
 
-def check_optimizer(held, optimizer):
+def check_optimizer(held:Any, optimizer:torch.optim.Optimizer) -> None:
     "Raise a `ValueError` where `held` is not the state of an `optimizer` with these settings"
     own = optimizer.state_dict()
     params = [p for group in optimizer.param_groups for p in group['params']]
@@ -123,16 +127,20 @@ def check_optimizer(held, optimizer):
 # %% ../nbs/checkpoint.ipynb #chk016
 class RunFolder:
     "What a run leaves on disk; without a path, nothing is kept"
+    path:Path|None
+    last:Path|None  # the last checkpoint written or read
+    world:World
+
     def __init__(self,
-        path=None,  # of the folder
-    ):
+        path:Path|str|None=None,  # of the folder
+    ) -> None:
         self.path, self.world = to_path(path) if path is not None else None, current_world()
         self.last = self.path and self/'last.pt'  # the last checkpoint written or read
 
-    def __truediv__(self, name): return self.path/name
+    def __truediv__(self, name:str) -> Path: return self.path/name
 
     @contextmanager
-    def lock(self):
+    def lock(self) -> Iterator[None]:
         "Refuse a second run in the same folder, and remove scratch files of a run that was killed"
         if self.path is None or not self.world.is_first:
             yield
@@ -146,12 +154,12 @@ class RunFolder:
             yield
         finally: lock.release()
 
-    def refuse_other_run(self, resume=None):
+    def refuse_other_run(self, resume:Path|str|None=None) -> None:
         "Raise a `ValueError` where the folder holds a run already, unless it is the one to resume"
         if self.path is None or resume is not None and to_path(resume).resolve().parent == self.path.resolve(): return
         if (self/'last.pt').exists(): raise ValueError(f'{self.path} already holds a run: resume it, or name another folder for a new one')
 
-    def save(self, trainer):
+    def save(self, trainer:'Trainer') -> None:
         "Save the weights if their validation accuracy is the best so far, then the checkpoint: a kill in between repeats the epoch, and loses neither"
         if self.path is None: return
         accs, (first, *others) = [e['valid_acc'] for e in trainer.history], self.world.gather(random_states(trainer.device))
@@ -164,7 +172,7 @@ class RunFolder:
             write_atomic(self/'epochs.csv', to_csv(trainer.history))
         self.last = self/'last.pt'
 
-    def save_weights(self, trainer, name, **notes):
+    def save_weights(self, trainer:'Trainer', name:str, **notes:Any) -> None:
         "Save weights alone; those of a network that is not registered are in the checkpoint only"
         split = trainer.split
         model, about = trainer.tested, dict(data=trainer.data.name, classes=list(split.classes), mean=split.mean, std=split.std)
@@ -172,7 +180,7 @@ class RunFolder:
         try: save_weights(model, self/name, **about, **notes)
         except ValueError as e: warnings.warn(f'{self/name} was not saved: {e}. The checkpoint has the weights', stacklevel=2)
 
-    def restore(self, trainer, path=None):
+    def restore(self, trainer:'Trainer', path:Path|str|None=None) -> None:
         "Put `trainer` where it was when the checkpoint was written"
         path = to_path(path) if path is not None else self/'last.pt'
         held = read_checkpoint(path, trainer.device)
@@ -190,13 +198,13 @@ class RunFolder:
             raise DataError(f'{path} is not a complete checkpoint, and cannot be continued: {one_line(e)}') from e
         self.last = path
 
-    def finish(self, trainer, record, **notes):
+    def finish(self, trainer:'Trainer', record:dict[str, Any], **notes:Any) -> None:
         "Save the last weights and the record of a finished run"
         if self.path is None or not self.world.is_first: return
         self.save_weights(trainer, 'final.safetensors', **notes)
         save_record('run', record, self.path)
 
-    def describe(self):
+    def describe(self) -> str:
         "Return in words what the last checkpoint holds, read from the file itself"
         if self.path is None: return 'nothing was kept: name a folder with out=… to keep checkpoints'
         epochs = 0
@@ -205,7 +213,7 @@ class RunFolder:
         return f'{self.last} holds the first {epochs} epochs' if epochs > 1 else f'{self.last} holds the first epoch'
 
     @contextmanager
-    def explain_stop(self, trainer):
+    def explain_stop(self, trainer:'Trainer') -> Iterator[None]:
         "Where a run ends early, add to the message what was kept"
         try: yield
         except KeyboardInterrupt as e:

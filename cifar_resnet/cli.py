@@ -10,13 +10,21 @@ __all__ = ['COMMANDS', 'option', 'command', 'make_parser', 'make_script_parser',
 
 # %% ../nbs/cli.ipynb #cli002
 import argparse, io, json, shlex, sys
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .console import exit_code, run_command, say
+
+if TYPE_CHECKING:
+    from cifar_resnet.data import ImageData
+    from cifar_resnet.lr_finder import LRCurve
+    from cifar_resnet.recipes import Recipe
+    from torch import nn
 
 # %% ../nbs/cli.ipynb #cli003
 class _Parser(argparse.ArgumentParser):
@@ -27,13 +35,13 @@ class _Parser(argparse.ArgumentParser):
         from cifar_resnet.core import one_line
         self.exit(2, f'{self.prog}: {one_line(message, 600)}; {self.prog} --help lists the options\n')
 
-def option(*names, **kwargs):
+def option(*names:str, **kwargs:Any) -> tuple[tuple[str, ...], dict[str, Any]]:
     "Return one option of a command, as argparse's `add_argument` takes it"
     return names, kwargs
 
-COMMANDS = {}  # name → (what it does, options, function)
+COMMANDS:dict[str, tuple[str, tuple, Callable]] = {}  # name → (what it does, options, function)
 
-def command(name, *options, examples=()):
+def command(name:str, *options:tuple[tuple[str, ...], dict[str, Any]], examples:Sequence[str]=()) -> Callable[[Callable[[argparse.Namespace], None]], Callable[[argparse.Namespace], None]]:
     "Decorate a function of parsed arguments: make it the command `name`; its help ends with the examples"
     def register(run):
         run.examples = examples
@@ -50,7 +58,7 @@ def _add_options(parser, name):
     for names, kwargs in options: parser.add_argument(*names, **kwargs)
     parser.set_defaults(run=run, prog=parser.prog)
 
-def make_parser(prog='cifar_resnet'):
+def make_parser(prog:str='cifar_resnet') -> argparse.ArgumentParser:
     "Return the parser of `cifar_resnet COMMAND …`"
     parser = _Parser(prog=prog, description='Train a small ResNet on CIFAR-10, evaluate it, and see its mistakes')
     parser.add_argument('--version', action='version', version=f'cifar_resnet {__version__}')
@@ -58,7 +66,7 @@ def make_parser(prog='cifar_resnet'):
     for name, (text, *_) in COMMANDS.items(): _add_options(commands.add_parser(name, help=text.replace('%', '%%'), description=text), name)
     return parser
 
-def make_script_parser(name):
+def make_script_parser(name:str) -> argparse.ArgumentParser:
     "Return the parser of the script for one command, as in `cifar_train`"
     parser = _Parser(prog=f'cifar_{name}', description=COMMANDS[name][0])
     parser.add_argument('--version', action='version', version=f'cifar_resnet {__version__}')
@@ -80,7 +88,7 @@ def _with_dashes(argv):
     end = argv.index('--') if '--' in argv else len(argv)
     return [rename(arg) for arg in argv[:end]] + argv[end:]
 
-def main(argv=None):
+def main(argv:Sequence[str]|None=None) -> None:
     "Run `cifar_resnet COMMAND …`"
     _run(make_parser(), argv)
 
@@ -116,13 +124,13 @@ _TRAINING = (
 _FIELDS = dict(schedule=('epochs', 'peak_epoch', 'lr_max', 'lr_min', 'anneal'), network=('width', 'logit_scale', 'side'), optim=('optimizer', 'weight_decay'),
               config=('batch_size', 'label_smoothing', 'ema', 'accumulate', 'precision', 'compile', 'sync_bn', 'seed', 'full'))  # where each option goes
 
-def given_options(args, *names):
+def given_options(args:argparse.Namespace, *names:str) -> dict[str, Any]:
     "Return those of the options `names` that were given; all that change a recipe when no names are"
     names = names or ['data', *(name for part in _FIELDS.values() for name in part)]
     return {name: value for name in names if (value := getattr(args, name, None)) is not None}
 
 # %% ../nbs/cli.ipynb #cli009
-def apply_options(recipe, given):
+def apply_options(recipe:'Recipe', given:dict[str, Any]) -> 'Recipe':
     "Return the recipe with the given options laid over it"
     from cifar_resnet.core import check_number
     for name in 'logit_scale', 'side':
@@ -139,11 +147,11 @@ def apply_options(recipe, given):
     return replace(recipe, data=given['data'], mean=None, std=None)  # the other data set's own
 
 # %% ../nbs/cli.ipynb #cli-o1
-def needs_range_test(args):
+def needs_range_test(args:argparse.Namespace) -> bool:
     "Return whether the learning rates are still to be found"
     return args.recipe is None and args.lr_max is None and getattr(args, 'config', None) is None
 
-def choose_recipe(args):
+def choose_recipe(args:argparse.Namespace) -> 'Recipe':
     "Return the recipe that the arguments name, with the options laid over it"
     from cifar_resnet.core import check_number
     from cifar_resnet.data import NAMES, check_data_name
@@ -167,7 +175,7 @@ def _current_options(recipe):
     return (dict(recipe=recipe.name, data=recipe.data, optimizer=recipe.config.optim.name, weight_decay=recipe.config.optim.weight_decay)
             | fields(recipe.schedule, _FIELDS['schedule']) | fields(recipe.config, _FIELDS['config']) | {name: network.get(name, 32 if name == 'side' else None) for name in _FIELDS['network']})
 
-def resume_recipe(args, folder):
+def resume_recipe(args:argparse.Namespace, folder:Path) -> 'Recipe':
     "Return the recipe of a run to continue; an option that differs from it is refused"
     from cifar_resnet.checkpoint import read_checkpoint
     from cifar_resnet.core import to_path
@@ -187,7 +195,7 @@ def _in_words(name, value):
     return f'with {flag}' if value is True else f'with {flag} {value}'
 
 # %% ../nbs/cli.ipynb #cli011
-def check_run(recipe, args, folder):
+def check_run(recipe:'Recipe', args:argparse.Namespace, folder:Path) -> 'tuple[ImageData, nn.Module]':
     "Check everything that can be wrong with a request before any work; return data and network"
     import torch
     from cifar_resnet.all import get_data, pick_device, Precision
@@ -205,7 +213,7 @@ def check_run(recipe, args, folder):
     return (data.normalized_by(recipe.mean, recipe.std) if recipe.mean else data), model
 
 # %% ../nbs/cli.ipynb #cli-t1
-def find_rates(recipe, data, model, args, **settings):
+def find_rates(recipe:'Recipe', data:'ImageData', model:'nn.Module', args:argparse.Namespace, **settings:Any) -> 'LRCurve':
     "Return the curve of a range test with the settings of the recipe, and its rates"
     from cifar_resnet.lr_finder import find_lr
     same = {name: getattr(recipe.config, name) for name in ('optim', 'batch_size', 'label_smoothing', 'precision', 'seed')}
@@ -327,7 +335,7 @@ def _lr(args):
     say(f'LRMIN {found.lr_min:.2g}, LRMAX {found.lr_max:.2g}; the curve: {out}')
 
 # %% ../nbs/cli.ipynb #cli014
-def load_network(weights):
+def load_network(weights:Path|str) -> 'tuple[nn.Module, dict[str, Any]]':
     "Return (network, notes) from a file, a run's folder, or the name of a recorded run"
     from cifar_resnet import recipes  # registers its network
     from cifar_resnet.core import to_path
@@ -376,7 +384,7 @@ def _report(args):
     write_report(record, model.to(device, memory_format=memory_format(device)), data, out, **sample)
     say(f'the report: {out}')
 
-def load_run(name):
+def load_run(name:str) -> dict[str, Any]:
     "Return the record of a run, from its folder or from results/"
     from cifar_resnet.core import load_record, read_json, to_path
     from cifar_resnet.train import check_record
@@ -526,14 +534,14 @@ def _recipes(args):
     if len(made) < len(todo): sys.exit(1)
 
 # %% ../nbs/cli.ipynb #cli019
-def cifar_train(argv=None): "Run `cifar_train …`"; _run(make_script_parser('train'), argv)
-def cifar_lr(argv=None): "Run `cifar_lr …`"; _run(make_script_parser('lr'), argv)
-def cifar_evaluate(argv=None): "Run `cifar_evaluate …`"; _run(make_script_parser('evaluate'), argv)
-def cifar_report(argv=None): "Run `cifar_report …`"; _run(make_script_parser('report'), argv)
-def cifar_predict(argv=None): "Run `cifar_predict …`"; _run(make_script_parser('predict'), argv)
-def cifar_data(argv=None): "Run `cifar_data …`"; _run(make_script_parser('data'), argv)
-def cifar_export(argv=None): "Run `cifar_export …`"; _run(make_script_parser('export'), argv)
-def cifar_recipes(argv=None): "Run `cifar_recipes …`"; _run(make_script_parser('recipes'), argv)
+def cifar_train(argv:Sequence[str]|None=None) -> None: "Run `cifar_train …`"; _run(make_script_parser('train'), argv)
+def cifar_lr(argv:Sequence[str]|None=None) -> None: "Run `cifar_lr …`"; _run(make_script_parser('lr'), argv)
+def cifar_evaluate(argv:Sequence[str]|None=None) -> None: "Run `cifar_evaluate …`"; _run(make_script_parser('evaluate'), argv)
+def cifar_report(argv:Sequence[str]|None=None) -> None: "Run `cifar_report …`"; _run(make_script_parser('report'), argv)
+def cifar_predict(argv:Sequence[str]|None=None) -> None: "Run `cifar_predict …`"; _run(make_script_parser('predict'), argv)
+def cifar_data(argv:Sequence[str]|None=None) -> None: "Run `cifar_data …`"; _run(make_script_parser('data'), argv)
+def cifar_export(argv:Sequence[str]|None=None) -> None: "Run `cifar_export …`"; _run(make_script_parser('export'), argv)
+def cifar_recipes(argv:Sequence[str]|None=None) -> None: "Run `cifar_recipes …`"; _run(make_script_parser('recipes'), argv)
 
 # %% ../nbs/cli.ipynb #cli-w1
 @command('completion', option('shell', choices=('bash', 'zsh', 'tcsh'), help='which shell the script is for'), examples=('bash > ~/.cifar_resnet.bash', 'zsh > _cifar_resnet'))

@@ -10,6 +10,8 @@ __all__ = ['PUBLISHED_MARKS', 'find_records', 'completed', 'summarize_accuracy',
 
 # %% ../nbs/compare.ipynb #compare002
 import math, re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,22 +20,26 @@ from .core import load_record, record_names, styled
 from .recipes import ABOUT, BLACK, RECIPES, Gray, ResizedCrop, ladder, recipes, single_faults, tricks
 from .speed import AlternatingFlip, Jitter
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 # %% ../nbs/compare.ipynb #compare003
 def find_records(
     name:str,  # of a recipe
-) -> list:  # records, one for each seed
+) -> list[dict[str, Any]]:  # records, one for each seed
     "Return the recorded runs of a recipe over 24 epochs"
     patterns = [r'one_cycle_24(-\d+)?']*(name == 'one_cycle') + [rf'recipes/{re.escape(name)}-\d+']  # chapter 03's first
     by_seed = {}
     for record in [load_record(n) for p in patterns for n in record_names() if re.fullmatch(p, n)]: by_seed.setdefault(record['seed'], record)
     return list(by_seed.values())
 
-def completed(records):
+def completed(records:Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     "Return the records of runs that did not diverge"
     return [r for r in records if 'diverged' not in r]
 
 def summarize_accuracy(
-    records,  # from `find_records`
+    records:list[dict[str, Any]],  # from `find_records`
 ) -> str:
     "Return mean ± standard deviation (n) of the test accuracy; of the validation accuracy, said so, where no test was made"
     if not records: return 'not run yet'
@@ -46,9 +52,9 @@ def summarize_accuracy(
 
 # %% ../nbs/compare.ipynb #compare004
 def interval(
-    differences,  # one for each seed
+    differences:Sequence[float],  # one for each seed
     level:float=.95,  # share of such intervals that contain the true mean
-):  # (mean, low, high)
+) -> tuple[float, float, float]:  # (mean, low, high)
     "Return the mean and Student's confidence interval for it"
     from scipy.stats import t
     n, mean = len(differences), float(np.mean(differences))
@@ -69,7 +75,7 @@ def training_minutes(runs) -> list:  # records
     return [run['seconds']/60 for run in alone or runs]
 
 # %% ../nbs/compare.ipynb #compare005
-def step_in_words(step):
+def step_in_words(step:object) -> str:
     "Return an augmentation in a few words"
     often = '' if getattr(step, 'p', 1) == 1 else f' {100*step.p:g} %'
     match step:
@@ -125,7 +131,7 @@ def systems_table() -> str:
 
 # %% ../nbs/compare.ipynb #compare008
 @styled
-def plot_accuracies():
+def plot_accuracies() -> 'Figure':
     "Draw accuracy during training and test accuracy at the end, for all recipes"
     import matplotlib.pyplot as plt, seaborn as sns
     fig, ax = plt.subplots(figsize=(7.6, 3.8))
@@ -152,7 +158,7 @@ def _draw_runs(ax, runs, color):
 def fault_accuracies(
     name:str,  # of a recipe from `single_faults`, or 'one_cycle'
     small:bool=False,  # the runs on the small network, evaluated on the validation images
-) -> dict:
+) -> dict[int, float]:
     "Return the recorded accuracies with a single fault: {seed: accuracy}"
     if not small: return {r['seed']: r['test_acc'] for r in completed(find_records(name))}
     runs = [load_record(n) for n in record_names() if re.fullmatch(rf'faults/{re.escape(name)}-width16-4ep-\d+', n)]
@@ -161,7 +167,7 @@ def fault_accuracies(
 def fault_cost(
     fault:str,  # its name
     small:bool=False,  # on the small network
-) -> list:  # one difference for each seed that was run with and without
+) -> list[float]:  # one difference for each seed that was run with and without
     "Return accuracy with the fault minus accuracy without it"
     faulty, clean = fault_accuracies(fault.replace(' ', '-'), small), fault_accuracies('one_cycle', small)
     return [faulty[seed] - clean[seed] for seed in sorted(faulty.keys() & clean.keys())]
@@ -174,7 +180,7 @@ def cost_lines(
     return '\n'.join(f'{kind}: {_points_in_words(fault_cost(fault, small))}' for kind, small in kinds)
 
 # %% ../nbs/compare.ipynb #compare011
-def draw_intervals(ax, values):
+def draw_intervals(ax:'Axes', values:dict[str, list[float]]) -> list[float]:
     "Draw a row for each list of at least two shares: their mean and 95 % interval, in percent; return the means"
     import seaborn as sns
     found = {name: [100*v for v in interval(shares)] for name, shares in values.items() if len(shares) > 1}
@@ -189,7 +195,7 @@ def draw_intervals(ax, values):
 @styled
 def plot_fault_costs(
     small:bool=True,  # on the small network
-):
+) -> 'Figure':
     "Draw the cost of each single fault with its interval"
     import matplotlib.pyplot as plt
     costs = {fault: fault_cost(fault, small) for fault in single_faults()}
@@ -203,14 +209,14 @@ def plot_fault_costs(
 # %% ../nbs/compare.ipynb #cmp-tr1
 def trick_accuracies(
     name:str,  # of a recipe from `tricks`, or 'cpu94'
-) -> dict:
+) -> dict[int, float]:
     "Return the recorded validation accuracies of a recipe on the small network: {seed: accuracy}"
     runs = [load_record(n) for n in record_names() if re.fullmatch(rf'tricks/{re.escape(name)}-width16-\d+', n)]
     return {r['seed']: r['epochs'][-1]['valid_acc'] for r in completed(runs)}
 
 def trick_effect(
     name:str,  # from `tricks`
-) -> list:  # one difference for each seed that was run with and without
+) -> list[float]:  # one difference for each seed that was run with and without
     "Return accuracy with the change minus accuracy without it"
     changed, base = trick_accuracies(name), trick_accuracies('cpu94')
     return [changed[seed] - base[seed] for seed in sorted(changed.keys() & base.keys())]
@@ -222,7 +228,7 @@ def summarize_effect(
     return _points_in_words(trick_effect(name))
 
 @styled
-def plot_tricks():
+def plot_tricks() -> 'Figure':
     "Draw what each change of `cpu94` does to the validation accuracy, with its interval, largest loss first"
     import matplotlib.pyplot as plt
     effects = {name: effect for name in tricks() if name != 'cpu94' and len(effect := trick_effect(name)) > 1}
@@ -234,7 +240,7 @@ def plot_tricks():
 
 # %% ../nbs/compare.ipynb #cmp-lad1
 @styled
-def plot_ladder():
+def plot_ladder() -> 'Figure':
     "Draw the validation accuracy of each rung of `ladder`, with its interval"
     import matplotlib.pyplot as plt
     accs = {f'{"+ "*bool(i)}{name}': list(trick_accuracies(recipe.name).values()) for i, (name, recipe) in enumerate(ladder().items())}
@@ -248,7 +254,7 @@ PUBLISHED_MARKS = (  # name, PFLOP of training, test accuracy, views
     ('Page, 24 epochs', 2.73, .9408, 1), ('Page, bag of tricks', 2.73, .9512, 2), ('Page, 13 epochs', 1.48, .94, 1), ('Page, 10 epochs', 1.14, .94, 2),
     ('airbench94_muon', .29, .9401, 6), ('airbench95', 1.4, .95, 6), ('airbench96_faster', 3.1, .96, 6), ('ResNet-18', 32, .96, 1))
 
-def climb_points() -> dict:
+def climb_points() -> dict[str, tuple[float, list[float], int]]:
     "Return for each system with records: (PFLOP, accuracies with the most views of its records, how many views)"
     named = {name: [load_record(n) for n in record_names() if re.fullmatch(rf'{re.escape(name)}-\d+', n)] for name in RECIPES if name not in ABOUT}
     found = {name: completed(find_records(name)) for name in ABOUT} | {name: completed(runs) for name, runs in named.items()}
@@ -264,7 +270,7 @@ def _label(ax, name, views, x, y, place, **style):
 @styled
 def plot_climb(
     least:float=.9,  # accuracy at the lower edge
-):
+) -> 'Figure':
     "Draw test accuracy against the computation of training, for all recorded systems and the published marks"
     import matplotlib.pyplot as plt, seaborn as sns
     blue, orange = sns.color_palette('deep')[:2]

@@ -8,10 +8,14 @@ __all__ = ['open_streams', 'discard_output', 'Stopped', 'stop_on_signals', 'exit
 
 # %% ../nbs/console.ipynb #cons005
 import errno, os, signal, sys, threading, traceback, warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING: from argparse import Namespace
 
 # %% ../nbs/console.ipynb #cons008
-def open_streams(prog):
+def open_streams(prog:str) -> None:
     "Make standard output and errors usable; refuse a command whose output is closed"
     if sys.stderr is None: sys.stderr = open(os.devnull, 'w')
     if sys.stdout is None:
@@ -20,7 +24,7 @@ def open_streams(prog):
     for stream in sys.stdout, sys.stderr:
         with suppress(AttributeError, ValueError): stream.reconfigure(errors='backslashreplace')
 
-def discard_output():
+def discard_output() -> None:
     "Where nobody reads the output any longer, do not complain again at exit"
     for stream in sys.stdout, sys.stderr:
         try: stream.flush()
@@ -35,7 +39,7 @@ class Stopped(KeyboardInterrupt):
 _SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)]
 
 @contextmanager
-def stop_on_signals():
+def stop_on_signals() -> Iterator[None]:
     "Turn the first signal that would end this process into `Stopped`"
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -53,7 +57,7 @@ def stop_on_signals():
         for s, handler in before.items(): signal.signal(s, handler)
 
 # %% ../nbs/console.ipynb #cons014
-def exit_code(e):
+def exit_code(e:BaseException) -> int|None:
     "Return the exit code for an error; None for a bug of ours, which keeps its traceback"
     kinds = {kind.__name__ for kind in type(e).__mro__}  # by name: most of the classes are not imported yet
     if 'KeyboardInterrupt' in kinds: return 128 + getattr(e, 'signum', signal.SIGINT)
@@ -61,16 +65,16 @@ def exit_code(e):
     if isinstance(e, OSError) and e.errno in (errno.EPIPE, errno.ENOSPC, errno.EBADF): return 1  # a closed pipe, or a full disk
     if kinds & {'ValueError', 'DataError', 'OSError'}: return 2  # the request is wrong
 
-def is_out_of_memory(e):
+def is_out_of_memory(e:object) -> bool:
     "Return whether an error of any library says that memory ran out"
     said = str(e).lower()
     return isinstance(e, MemoryError) or any(words in said for words in ('allocate memory', 'not enough memory', 'out of memory', 'failed to map segment'))
 
-def is_from_compiler(e):
+def is_from_compiler(e:object) -> bool:
     "Return whether `torch.compile` failed"
     return type(e).__module__.startswith(('torch._inductor', 'torch._dynamo'))
 
-def explain(e):
+def explain(e:object) -> str:
     "Return an error as one line, without characters that a terminal acts on"
     from cifar_resnet.core import one_line
     said = one_line(e, 1500)
@@ -79,17 +83,17 @@ def explain(e):
     return said or 'stopped'
 
 # %% ../nbs/console.ipynb #cons015
-def close_bars():
+def close_bars() -> None:
     "Close the progress bars that an error left open, so the message stands in a line of its own"
     if 'tqdm' in sys.modules:
         for bar in list(sys.modules['tqdm'].tqdm._instances): bar.close()
 
-def speaks(e):
+def speaks(e:BaseException) -> bool:
     "Return whether this process reports an error: of those that torchrun started on a machine, one says what all have in common"
     return os.environ.get('LOCAL_RANK', '0') == '0' or is_out_of_memory(e)
 
 @contextmanager
-def explain_errors(prog):
+def explain_errors(prog:str) -> Iterator[None]:
     "Print an error that the user can correct as one line, and exit with its code"
     try: yield
     except (KeyboardInterrupt, Exception) as e:
@@ -105,7 +109,7 @@ def explain_errors(prog):
 
 # %% ../nbs/console.ipynb #cons-run1
 @contextmanager
-def show_warnings(prog):
+def show_warnings(prog:str) -> Iterator[None]:
     "Print a warning about data as one line; leave the others as they are"
     before = warnings.showwarning
     def show(message, category, *where, **kwargs):
@@ -115,7 +119,7 @@ def show_warnings(prog):
     try: yield
     finally: warnings.showwarning = before
 
-def run_command(parse, prog):
+def run_command(parse:Callable[[], 'Namespace'], prog:str) -> None:
     "Parse the arguments, run the command, and explain what goes wrong"
     open_streams(prog)
     os.environ['MPLBACKEND'] = 'Agg'  # commands draw into files, whatever a terminal or notebook would show
@@ -125,7 +129,7 @@ def run_command(parse, prog):
         sys.stdout.flush()
 
 @contextmanager
-def end_at_once():
+def end_at_once() -> Iterator[None]:
     "Where `torchrun` started this process, end it after the block with its exit code, without PyTorch's destructors"
     code = None
     try: yield
@@ -134,7 +138,7 @@ def end_at_once():
     discard_output()  # it flushes both streams
     os._exit(code if isinstance(code, int) else bool(code))
 
-def say(text):
+def say(text:object) -> None:
     "Print one line, without characters that a terminal acts on, at once"
     from cifar_resnet.core import one_line
     print(one_line(text, 2000), flush=True)

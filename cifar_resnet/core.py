@@ -12,13 +12,19 @@ __all__ = ['DataError', 'DataWarning', 'TrainingError', 'Diverged', 'check_int',
 
 # %% ../nbs/core.ipynb #core002
 import hashlib, io, json, math, operator, os, platform, re, stat, subprocess, sys, tempfile
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
 from functools import wraps
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
 
 # %% ../nbs/core.ipynb #core003
 class DataError(Exception):
@@ -36,9 +42,9 @@ class Diverged(TrainingError):
 # %% ../nbs/core.ipynb #core004
 def check_int(
     name:str,  # of the argument, for the message
-    value,  # what was given
+    value:Any,  # what was given
     low:int,  # the smallest allowed value
-    high:int=None,  # the largest allowed value
+    high:int|None=None,  # the largest allowed value
 ) -> int:
     "Return `value` as an int, or raise a `ValueError` that says what is allowed"
     try: n = None if isinstance(value, bool) else operator.index(value)
@@ -50,11 +56,11 @@ def check_int(
 # %% ../nbs/core.ipynb #core005
 def check_number(
     name:str,  # of the argument, for the message
-    value,  # what was given
-    least:float=None,  # the smallest allowed value
-    above:float=None,  # a bound that is itself not allowed
-    most:float=None,  # the largest allowed value
-    below:float=None,  # a bound that is itself not allowed
+    value:Any,  # what was given
+    least:float|None=None,  # the smallest allowed value
+    above:float|None=None,  # a bound that is itself not allowed
+    most:float|None=None,  # the largest allowed value
+    below:float|None=None,  # a bound that is itself not allowed
 ) -> float:
     "Return `value` as a finite float, or raise a `ValueError` that says what is allowed"
     try: x = math.nan if isinstance(value, (bool, str)) else float(value)
@@ -69,40 +75,40 @@ def check_number(
 # %% ../nbs/core.ipynb #core006
 def check_choice(
     name:str,  # of the argument, for the message
-    value,  # what was given
-    choices,  # the allowed values
-):
+    value:Any,  # what was given
+    choices:Iterable[Any],  # the allowed values
+) -> Any:
     "Return `value` if it is one of `choices`, or raise a `ValueError` that lists them"
     if any(value is c or (isinstance(value, str) and value == c) for c in choices): return value
     raise ValueError(f'{name} must be one of {", ".join(map(str, choices))} (got {value!r})')
 
 def check_kind(
     name:str,  # of the argument, for the message
-    value,  # what was given
+    value:Any,  # what was given
     kind:str,  # the name of its class, so that a class that a notebook defines again fits too
-):
+) -> Any:
     "Return `value` if it is of this class, or raise a `ValueError` that says what it is"
     if kind in [k.__name__ for k in type(value).__mro__]: return value
     raise ValueError(f'{name} must be of type {kind} (got {type(value).__name__})')
 
 # %% ../nbs/core.ipynb #core007
-def one_line(text, most=300):
+def one_line(text:object, most:int=300) -> str:
     "Return `text` without line breaks or other characters that a terminal acts on, cut to `most` characters"
     printable = ''.join(c if c.isprintable() else ' ' for c in str(text))
     short = re.sub(r'\S{201,}', lambda word: f'{word[0][:150]}… ({len(word[0]):,} characters)', printable)
     return ' '.join(short.split())[:most]
 
-def join_names(names, most=20):
+def join_names(names:Sequence[str], most:int=20) -> str:
     "Return the first `most` names as one string, and how many more there are"
     return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
 
 # %% ../nbs/core.ipynb #core008
-def to_path(path) -> Path:
+def to_path(path:Path|str) -> Path:
     "Return `path` with `~` replaced by the home folder"
     try: return Path(path).expanduser()
     except RuntimeError as e: raise DataError(f'{path} is not a path: {one_line(e)}') from None
 
-def check_folder(folder) -> Path:
+def check_folder(folder:Path|str) -> Path:
     "Check that files can be written in `folder`, or that it can be created; create nothing, and return it as a path"
     folder = to_path(folder)
     try: tempfile.TemporaryFile(dir=next(p for p in (folder, *folder.absolute().parents) if p.exists())).close()
@@ -110,7 +116,7 @@ def check_folder(folder) -> Path:
     except OSError as e: raise DataError(f'{folder} cannot be written to: {e.strerror}; name another folder') from None
     return folder
 
-def prepare_folder(folder) -> Path:
+def prepare_folder(folder:Path|str) -> Path:
     "Create `folder` where needed, check that files can be written there, and return it as a path"
     folder = check_folder(folder)
     try: folder.mkdir(parents=True, exist_ok=True)
@@ -120,8 +126,8 @@ def prepare_folder(folder) -> Path:
 # %% ../nbs/core.ipynb #core-wr5
 def check_target(
     name:str,  # of the argument, for the message
-    path,  # of a file to write
-    *endings,  # allowed: '.png', '.html', …; any when none is given
+    path:Path|str,  # of a file to write
+    *endings:str,  # allowed: '.png', '.html', …; any when none is given
 ) -> Path:
     "Check that a file can be written under this name; create nothing, and return it as a path"
     path = to_path(path)
@@ -132,8 +138,8 @@ def check_target(
     return path
 
 def write_atomic(
-    path,  # of the file; missing folders are created
-    content:bytes,  # what to write
+    path:Path|str,  # of the file; missing folders are created
+    content:bytes|memoryview,  # what to write
 ) -> Path:
     "Write a scratch file, then rename it, so an interrupted write never destroys the previous file"
     path = to_path(path)
@@ -158,7 +164,7 @@ def _refuse_to_replace(path):
 
 # %% ../nbs/core.ipynb #core-rd1
 def read_file(
-    path,  # of a regular file: not of a folder, a pipe or a device
+    path:Path|str,  # of a regular file: not of a folder, a pipe or a device
     most:int=100_000_000,  # bytes; a longer file is not read
 ) -> bytes:
     "Return the content of a file, or say in one line why it cannot be read"
@@ -174,7 +180,9 @@ def read_file(
     except ValueError as e: raise DataError(f'{one_line(path)} is not a path: {one_line(e)}') from None  # it holds a null byte
 
 # %% ../nbs/core.ipynb #core009
-def styled(draw):
+_P = ParamSpec('_P')  # the parameters of a drawing function
+
+def styled(draw:Callable[_P, 'Figure']) -> Callable[_P, 'Figure']:
     "Decorate a drawing function: draw in the course's style, leave the reader's own settings unchanged"
     @wraps(draw)
     def draw_in_style(*args, **kwargs):
@@ -189,8 +197,8 @@ def styled(draw):
     return draw_in_style
 
 def save_figure(
-    fig,  # a matplotlib figure
-    path,  # ends in .png, .svg or .pdf
+    fig:'Figure',  # a matplotlib figure
+    path:Path|str,  # ends in .png, .svg or .pdf
 ) -> Path:
     "Write a figure atomically, in the format that the name says"
     path, held = to_path(path), io.BytesIO()
@@ -207,7 +215,7 @@ def is_enabled(
     if value in ('1', 'true', 'yes', 'on'): return True
     raise ValueError(f'{name} must be 1 or 0 (got {value!r})')
 
-def is_quick():
+def is_quick() -> bool:
     "Return whether chapters run on `digits` with quick settings (`CIFAR_RESNET_QUICK=1`)"
     return is_enabled('CIFAR_RESNET_QUICK')
 
@@ -224,7 +232,7 @@ def make_bar(*args, disable=False, **kwargs):
 
 # %% ../nbs/core.ipynb #core011
 def fingerprint(
-    *arrays,  # NumPy arrays
+    *arrays:np.ndarray,  # NumPy arrays
 ) -> str:
     "Return sixteen hex digits that change when any byte of `arrays` does"
     digest = hashlib.sha256()
@@ -233,8 +241,8 @@ def fingerprint(
 
 # %% ../nbs/core.ipynb #core-pl4
 def to_plain(
-    value,  # a dataclass, or anything JSON can nearly say
-):
+    value:Any,  # a dataclass, or anything JSON can nearly say
+) -> Any:
     "Return `value` as plain values; a dataclass becomes a dict that names its kind"
     if is_dataclass(value): return dict(kind=type(value).__name__) | {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, dict): return {str(k): to_plain(v) for k, v in value.items()}
@@ -244,9 +252,9 @@ def to_plain(
     return getattr(value, '__name__', None) or str(value)
 
 def from_plain(
-    value,  # from `to_plain`
-    kinds,  # the dataclasses that it may hold
-):
+    value:Any,  # from `to_plain`
+    kinds:Iterable[type],  # the dataclasses that it may hold
+) -> Any:
     "Return `value` with its dataclasses rebuilt"
     if isinstance(value, list): return [from_plain(v, kinds) for v in value]
     if not isinstance(value, dict): return value
@@ -255,25 +263,25 @@ def from_plain(
     return {c.__name__: c for c in kinds}[check_choice('kind', value['kind'], [c.__name__ for c in kinds])](**args)
 
 # %% ../nbs/core.ipynb #core012
-def cpu_name():
+def cpu_name() -> str:
     "Return the processor's name"
     try: return re.search(r'model name\s*:\s*(.+)', Path('/proc/cpuinfo').read_text())[1].strip()
     except (OSError, TypeError): return platform.processor() or platform.machine()
 
-def busy_seconds():
+def busy_seconds() -> tuple[float, float]|None:
     "Return the seconds that all cores have worked, and those that this process has; None where the system does not say"
     try: times = [int(n) for n in re.match(r'cpu +([\d ]+)', Path('/proc/stat').read_text())[1].split()]
     except (OSError, TypeError): return None
     idle, waiting = times[3:5]
     return (sum(times[:8]) - idle - waiting)/os.sysconf('SC_CLK_TCK'), sum(os.times()[:4])
 
-def home_page():
+def home_page() -> str:
     "Return the address of the repository, from the package's metadata"
     from importlib.metadata import metadata
     about = metadata('cifar_resnet')
     return about['Home-page'] or next(url.split(', ')[1] for url in about.get_all('Project-URL') if url.lower().startswith('homepage'))
 
-def git_commit(checkout):
+def git_commit(checkout:Path) -> str:
     "Return the short commit of a checkout, or '' outside of one"
     if not (checkout/'settings.ini').exists(): return ''
     try: return subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, cwd=checkout).stdout.strip()
@@ -281,8 +289,8 @@ def git_commit(checkout):
 
 # %% ../nbs/core.ipynb #core-ev4
 def environment(
-    device=None,  # what the measurement ran on; the GPU, if any, when not given
-) -> dict:
+    device:'torch.device|str|None'=None,  # what the measurement ran on; the GPU, if any, when not given
+) -> dict[str, Any]:
     "Return what a figure was measured with: date, device, versions, commit"
     import torch
     from cifar_resnet import __version__, __file__ as package
@@ -292,31 +300,31 @@ def environment(
                 cifar_resnet=__version__, commit=git_commit(Path(package).parent.parent))
 
 # %% ../nbs/core.ipynb #core013
-def results_folders():
+def results_folders() -> list[Path]:
     "Return the folders of records: the checkout's, if any, then the package's"
     import cifar_resnet
     package = Path(cifar_resnet.__file__).parent
     return ([package.parent/'results'] if (package.parent/'settings.ini').exists() else []) + [package/'results']
 
-def default_results_folder():
+def default_results_folder() -> Path:
     "Return the folder for new records: the checkout's results/, or results/ in the working folder"
     return results_folders()[0] if len(results_folders()) > 1 else Path('results')
 
-def record_names() -> list:
+def record_names() -> list[str]:
     "Return the names of all recorded runs"
     return sorted({p.relative_to(f).with_suffix('').as_posix() for f in results_folders() for p in f.rglob('*.json') if p.is_file()})
 
 # %% ../nbs/core.ipynb #core-re4
 def read_json(
-    path,  # of a JSON file that holds one object
-) -> dict:
+    path:Path|str,  # of a JSON file that holds one object
+) -> dict[str, Any]:
     "Return the object in a JSON file, or say in one line why it cannot be read"
     try: return dict(json.loads(read_file(path)))
     except (ValueError, TypeError, RecursionError) as e: raise DataError(f'{path} is damaged: {one_line(e)}') from None
 
 def load_record(
     name:str,  # without `.json`, as in 'one_cycle_24'
-) -> dict:
+) -> dict[str, Any]:
     "Return a recorded run by its name"
     if name not in record_names(): raise DataError(f'no run is recorded as {one_line(repr(name))}; recorded are: ' + join_names(record_names()))
     return read_json(next(f/f'{name}.json' for f in results_folders() if (f/f'{name}.json').is_file()))
@@ -324,8 +332,8 @@ def load_record(
 # %% ../nbs/core.ipynb #core014
 def save_record(
     name:str,  # without `.json`
-    record:dict,  # what was measured
-    folder=None,  # the checkout's results/, or results/ in the working folder, when not given
+    record:dict[str, Any],  # what was measured
+    folder:Path|str|None=None,  # the checkout's results/, or results/ in the working folder, when not given
 ) -> Path:
     "Write a record together with the environment it was measured in; return its path"
     whole = {'name': name, **to_plain(record), 'environment': environment(record.get('trained_on'))}
@@ -333,8 +341,8 @@ def save_record(
 
 def load_or_measure(
     name:str,  # of the record
-    measure,  # called without arguments; returns a dict
-) -> dict:
+    measure:Callable[[], dict[str, Any]],  # called without arguments; returns a dict
+) -> dict[str, Any]:
     "Return the record `name`; with `CIFAR_RESNET_RERUN=1` measure it again, and save it unless the run is a quick one"
     if not is_enabled('CIFAR_RESNET_RERUN'): return load_record(name)
     if is_quick(): return {'name': name, **measure(), 'environment': environment()}

@@ -9,8 +9,10 @@ __all__ = ['KNOWN_COPIES', 'DIGITS', 'CIFAR10_CLASSES', 'CIFAR10_MEAN', 'CIFAR10
 
 # %% ../nbs/datasets.ipynb #data002
 import os, warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,11 +27,11 @@ class Split:
     images: np.ndarray  # uint8, shape (N, 32, 32, 3), or 64 × 64
     labels: np.ndarray  # int64, shape (N,)
     ids: np.ndarray  # position of each image in the official order
-    classes: tuple  # name of every class
-    mean: tuple|None=None  # of the training pixels, per channel, on a scale from 0 to 1
-    std: tuple|None=None  # their standard deviation
+    classes: tuple[str, ...]  # name of every class
+    mean: tuple[float, ...]|None=None  # of the training pixels, per channel, on a scale from 0 to 1
+    std: tuple[float, ...]|None=None  # their standard deviation
 
-    def check(self):
+    def check(self) -> None:
         "Raise a `ValueError` that says what is wrong with images, labels, mean or std"
         images, labels, n = self.images, self.labels, len(self.classes)
         if getattr(images, 'dtype', None) != np.uint8 or images.ndim != 4 or images.shape[1:3] not in ((32, 32), (64, 64)):
@@ -42,10 +44,10 @@ class Split:
             if len(values) != images.shape[-1]: raise ValueError(f'the images have {images.shape[-1]} channels, and {name} has {len(values)}')
             for value in values: check_number(name, value, above=least)
 
-    def __len__(self): return len(self.labels)
-    def __repr__(self): return f'Split of {len(self):,} images in {len(self.classes)} classes'
+    def __len__(self) -> int: return len(self.labels)
+    def __repr__(self) -> str: return f'Split of {len(self):,} images in {len(self.classes)} classes'
 
-    def __getitem__(self, which):
+    def __getitem__(self, which:Any) -> 'Split':
         chosen = np.atleast_1d(np.arange(len(self))[which])
         return replace(self, images=self.images[chosen], labels=self.labels[chosen], ids=self.ids[chosen])
 
@@ -65,36 +67,36 @@ class ImageData:
     warning: str|None=None  # what is in doubt about this copy
 
     @property
-    def classes(self): return self.train.classes
+    def classes(self) -> tuple[str, ...]: return self.train.classes
 
     @property
-    def side(self):
+    def side(self) -> int:
         "Height and width of the images, in pixels"
         return self.train.images.shape[1]
 
     @property
-    def mean(self): return self.train.mean
+    def mean(self) -> tuple[float, ...]|None: return self.train.mean
 
     @property
-    def std(self): return self.train.std
+    def std(self) -> tuple[float, ...]|None: return self.train.std
 
     @property
-    def mirrors(self):
+    def mirrors(self) -> bool:
         "Whether a mirror image still shows its class; a mirrored 3 is not a 3"
         return self.name != 'digits'
 
     @property
-    def full(self):
+    def full(self) -> Split:
         "Train and valid together, in the official order: for a final run, after every choice is made"
         def join(field): return np.concatenate([getattr(self.train, field), getattr(self.valid, field)])
         both = replace(self.train, images=join('images'), labels=join('labels'), ids=join('ids'))
         return both[np.argsort(both.ids)]
 
-    def normalized_by(self, mean, std):
+    def normalized_by(self, mean:Sequence[float], std:Sequence[float]) -> 'ImageData':
         "Return the same data with another mean and standard deviation"
         return replace(self, **{name: replace(getattr(self, name), mean=tuple(mean), std=tuple(std)) for name in ('train', 'valid', 'test')})
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         sizes = ', '.join(f'{s} {len(getattr(self, s)):,}' for s in ('train', 'valid', 'test'))
         known = f', {self.inexact} images differ from the official ones' if self.inexact else ''
         return f'{self.name}: {sizes} images, {len(self.classes)} classes\nfingerprint {self.fingerprint}{known}' + (f'\nwarning: {self.warning}' if self.warning else '')
@@ -116,14 +118,14 @@ def choose_valid(
 
 # %% ../nbs/datasets.ipynb #data006
 def count_pixel_values(
-    images,  # uint8, (N, H, W, 3)
+    images:np.ndarray,  # uint8, (N, H, W, 3)
 ) -> np.ndarray:  # (3, 256)
     "Count how often every value from 0 to 255 occurs in each channel"
     return np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(3)])
 
 def channel_stats(
-    images,  # uint8, (N, H, W, 3)
-):  # (mean, standard deviation), each of three numbers
+    images:np.ndarray,  # uint8, (N, H, W, 3)
+) -> tuple[np.ndarray, np.ndarray]:  # (mean, standard deviation), each of three numbers
     "Return mean and standard deviation of each channel, on a scale from 0 to 1, exact to rounding"
     counts, values = count_pixel_values(images), np.arange(256)/255
     n = counts.sum(1)
@@ -133,7 +135,7 @@ def channel_stats(
 # %% ../nbs/datasets.ipynb #data007
 KNOWN_COPIES = {'4bd579b3661e6513': 178}  # fingerprint of a copy of CIFAR-10 → images that differ from the official ones
 
-def make_data(name, train, test, classes, mean, std, source, valid, seed, inexact=None, warning=None):
+def make_data(name:str, train:tuple[np.ndarray, np.ndarray], test:tuple[np.ndarray, np.ndarray], classes:Iterable[str], mean:Iterable[float], std:Iterable[float], source:object, valid:int|np.ndarray, seed:int, inexact:int|None=None, warning:str|None=None) -> ImageData:
     "Return an `ImageData` of (images, labels) to train and to test on"
     held_out = valid if isinstance(valid, np.ndarray) else _mark(train[1], valid, seed)
     common = tuple(classes), tuple(map(float, mean)), tuple(map(float, std))
@@ -191,7 +193,7 @@ def _find_shared(data):
     known = {x.tobytes() for part in (data.train, data.valid) for x in part.images}
     return [seen for x in data.test.images if (seen := x.tobytes()) in known]
 
-def check_unknown(data, title='CIFAR-10'):
+def check_unknown(data:ImageData, title:str='CIFAR-10') -> ImageData:
     "Return a copy of unknown content with its `warning`; raise a `DataError` where its test images were trained on"
     shared = len(set(_find_shared(data)))
     if shared > 10: raise DataError(f'{data.source} is not {title}: {shared:,} of its test images are training images too, so its accuracy would mean nothing; get a fresh copy')
@@ -242,8 +244,8 @@ def _check_folder_data(data):
 NAMES = 'cifar10', 'cifar100', 'cifar100-coarse', 'digits'
 
 def check_data_name(
-    name,  # one of `NAMES`, or a folder
-):
+    name:Any,  # one of `NAMES`, or a folder
+) -> Path|str:
     "Return the name of a data set, or raise an error that says what is allowed"
     if not isinstance(name, (str, os.PathLike)): name = repr(name)
     elif name in NAMES or os.path.isdir(to_path(name)): return name
@@ -252,12 +254,12 @@ def check_data_name(
     raise ValueError(f'data must be {", ".join(NAMES)}, or a folder of classes (got {str(name)!r})')
 
 def get_data(
-    name='cifar10',  # 'cifar10', 'cifar100', 'cifar100-coarse', 'digits' (needs no network), or a folder of classes
-    root=None,  # folder to look for CIFAR in first, and to download it to
-    valid:int=None,  # training images to hold out: 5,000 of CIFAR, 180 of digits and a tenth of a folder's when not given
+    name:Path|str='cifar10',  # 'cifar10', 'cifar100', 'cifar100-coarse', 'digits' (needs no network), or a folder of classes
+    root:Path|str|None=None,  # folder to look for CIFAR in first, and to download it to
+    valid:int|None=None,  # training images to hold out: 5,000 of CIFAR, 180 of digits and a tenth of a folder's when not given
     seed:int=0,  # which ones
     download:bool=True,  # download CIFAR where it is not found
-    archive:Remote=None,  # what to download; the official archive when not given
+    archive:Remote|None=None,  # what to download; the official archive when not given
     side:int=32,  # of the images of a folder, in pixels: 32 or 64
 ) -> ImageData:
     "Return a data set in three splits: uint8 images, labels, class names, and a fingerprint"
@@ -281,7 +283,7 @@ def course_data() -> ImageData:
 def needs_cifar10(
     data:ImageData,  # what the chapter runs on
     what:str,  # what is checked or shown
-):
+) -> Callable[[Callable[[ImageData], Any]], None]:
     "Call the decorated function with `data` if that is CIFAR-10; otherwise print what is skipped and why"
     def run(check):
         if data.name == 'cifar10': return check(data)

@@ -10,8 +10,10 @@ __all__ = ['pick_device', 'memory_format', 'Precision', 'Optim', 'param_groups',
 
 # %% ../nbs/device.ipynb #dev003
 import contextlib, ctypes, math, os, random, sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from .core import check_choice, check_kind, check_number
 
 # %% ../nbs/device.ipynb #dev006
 def pick_device(
-    name:str=None,  # 'cpu', 'cuda', 'cuda:1' or 'mps'; the best available when not given
+    name:torch.device|str|None=None,  # 'cpu', 'cuda', 'cuda:1' or 'mps'; the best available when not given
 ) -> torch.device:
     "Return the device to compute on: a GPU if there is one"
     available = {'cpu': True, 'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available()}
@@ -33,7 +35,7 @@ def pick_device(
     return device
 
 # %% ../nbs/device.ipynb #dev010
-def memory_format(device):
+def memory_format(device:torch.device|str) -> torch.memory_format:
     "Return how images lie in memory: channels last, except on mps, where PyTorch trains wrongly with it"
     return torch.contiguous_format if torch.device(device).type == 'mps' else torch.channels_last
 
@@ -49,18 +51,18 @@ class Precision:
     device: torch.device  # where they run
 
     @classmethod
-    def pick(cls, device, name='auto'):
+    def pick(cls, device:torch.device|str, name:str='auto') -> 'Precision':
         "Return the precision called `name`: 'float32', 'bfloat16', 'float16', or 'auto' for the fastest that trains well on `device`"
         device, names = torch.device(device), ('auto', 'float32', 'bfloat16', 'float16')
         check_choice('precision', name, names)
         if name == 'auto': name = 'bfloat16' if _has_bf16(device) else 'float16' if device.type == 'cuda' else 'float32'
         return cls(getattr(torch, name), device)
 
-    def autocast(self):
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.dtype == torch.float32: return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def scaler(self): return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+    def scaler(self) -> torch.amp.GradScaler: return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
 # %% ../nbs/device.ipynb #dev018
 @dataclass(frozen=True)
@@ -73,13 +75,13 @@ class Optim:
     nesterov: bool=True  # for SGD
     rebuilt_at: float|None=None  # a fault to study: build a new optimizer each epoch, at this rate, which no schedule reaches
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice('optimizer', self.name, ('sgd', 'adam', 'adamw'))
         check_number('momentum', self.momentum, least=0, below=1)
         check_number('weight_decay', self.weight_decay, least=0)
         if self.rebuilt_at is not None: check_number('rebuilt_at', self.rebuilt_at, above=0)
 
-    def make(self, model, lr):
+    def make(self, model:nn.Module, lr:float) -> torch.optim.Optimizer:
         "Return the optimizer for the weights of `model`, fused where PyTorch has a fused one"
         groups, lr = param_groups(model, self.weight_decay, self.decay_all), self.rebuilt_at or lr
         fused = True if next(model.parameters()).device.type in ('cpu', 'cuda') else None
@@ -95,7 +97,7 @@ def param_groups(
     model:nn.Module,  # any network
     weight_decay:float,  # for weights
     decay_all:bool=True,  # for biases and batch norm too
-) -> list:
+) -> list[dict[str, Any]]:
     "Return the trainable parameters in one group, or in two: those that decay and those that do not"
     params = [p for p in model.parameters() if p.requires_grad]
     if decay_all: return [dict(params=params, weight_decay=weight_decay)]
@@ -110,10 +112,10 @@ def _zero_momentum(sgd):
 
 # %% ../nbs/device.ipynb #dev027
 def set_rates(
-    optimizer,  # of torch.optim
+    optimizer:torch.optim.Optimizer,  # of torch.optim
     lr:float,  # learning rate
-    momentum:float=None,  # of SGD; the first beta of Adam; None leaves it unchanged
-):
+    momentum:float|None=None,  # of SGD; the first beta of Adam; None leaves it unchanged
+) -> None:
     "Set both in every parameter group, times the group's own `lr_factor` and `momentum_factor` where it has them"
     for group in optimizer.param_groups:
         group['lr'] = lr*group.get('lr_factor', 1.)
@@ -123,21 +125,21 @@ def set_rates(
         else: group['momentum'] = own
 
 # %% ../nbs/device.ipynb #dev031
-def random_states(device) -> list:
+def random_states(device:torch.device) -> list[torch.Tensor]:
     "Return the state of the generators that a run on `device` draws from: the CPU's, and the device's own"
     states = [torch.get_rng_state()]
     if device.type == 'cuda': states.append(torch.cuda.get_rng_state(device))
     if device.type == 'mps': states.append(torch.mps.get_rng_state())
     return states
 
-def set_random_states(states, device):
+def set_random_states(states:Sequence[torch.Tensor], device:torch.device) -> None:
     "Restore what `random_states` returned"
     torch.set_rng_state(states[0].cpu())
     if device.type == 'cuda': torch.cuda.set_rng_state(states[1].cpu(), device)
     if device.type == 'mps': torch.mps.set_rng_state(states[1].cpu())
 
 @contextlib.contextmanager
-def preserve_randomness(device):
+def preserve_randomness(device:torch.device) -> Iterator[None]:
     "Leave the random generators as they were, whatever is drawn inside"
     python, numpy, torchs = random.getstate(), np.random.get_state(), random_states(device)
     try: yield
@@ -147,13 +149,13 @@ def preserve_randomness(device):
         set_random_states(torchs, device)
 
 # %% ../nbs/device.ipynb #dev035
-def unwrap(model):
+def unwrap(model:nn.Module) -> nn.Module:
     "Return the network inside a `torch.compile` wrapper; return any other network unchanged"
     return getattr(model, '_orig_mod', model)
 
 # %% ../nbs/device.ipynb #dev036
 @contextlib.contextmanager
-def evaluating(model):
+def evaluating(model:nn.Module) -> Iterator[nn.Module]:
     "Put a network into eval mode, and every part of it back into its own mode afterward"
     modes = [(part, part.training) for part in model.modules()]
     try: yield model.eval()
@@ -162,7 +164,7 @@ def evaluating(model):
 
 # %% ../nbs/device.ipynb #dev040
 @contextlib.contextmanager
-def fastest_convolutions():
+def fastest_convolutions() -> Iterator[None]:
     "On a GPU, try the algorithms for each convolution and take the fastest, unless determinism was asked for"
     cudnn, before = torch.backends.cudnn, torch.backends.cudnn.benchmark
     cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
@@ -173,20 +175,20 @@ def fastest_convolutions():
 os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # PyTorch reads it when it first allocates
 
 @cache
-def reuse_memory():
+def reuse_memory() -> bool:
     "On Linux, let the C library keep freed memory for the next step instead of returning it; return whether it does"
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if sys.platform == 'linux' else None
     mmap_max, trim_threshold, top_pad = -4, -1, -2  # their numbers in malloc.h
     return bool(mallopt and all(mallopt(what, value) for what, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**26))))
 
 # %% ../nbs/device.ipynb #dev-cv1
-def join_maps(x, n, gap=1):
+def join_maps(x:torch.Tensor, n:int, gap:int=1) -> torch.Tensor:
     "Lay the maps of `n` images at a time side by side, each with `gap` columns of zeros after it"
     rows = nn.functional.pad(x.permute(0, 2, 3, 1), (0, 0, 0, gap))  # the channels lie last in memory
     count, h, w, c = rows.shape
     return rows.view(count//n, n, h, w, c).transpose(1, 2).reshape(count//n, h, n*w, c).permute(0, 3, 1, 2)
 
-def part_maps(x, n, gap=1):
+def part_maps(x:torch.Tensor, n:int, gap:int=1) -> torch.Tensor:
     "Take maps apart that lie side by side, without the last `gap` columns of each"
     rows = x.permute(0, 2, 3, 1)
     count, h, wide, c = rows.shape
@@ -210,7 +212,7 @@ class Conv2d(nn.Conv2d):
         return math.gcd(len(x), 32)
 
 # %% ../nbs/device.ipynb #dev044
-def peak_memory(device):
+def peak_memory(device:torch.device) -> float|None:
     "Return the largest amount of memory used so far, in MB: the GPU's, or this process's"
     if device.type == 'cuda': return torch.cuda.max_memory_allocated(device)/1e6
     if device.type == 'mps': return torch.mps.driver_allocated_memory()/1e6
@@ -220,7 +222,7 @@ def peak_memory(device):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1e3 if sys.platform != 'darwin' else 1e6)
 
 # %% ../nbs/device.ipynb #dev048
-def check_trainable(model):
+def check_trainable(model:nn.Module) -> None:
     "Raise a `ValueError` for a network that no optimizer could train"
     check_kind('model', model, 'Module')
     if not torch.is_grad_enabled(): raise ValueError('gradients are switched off by torch.no_grad or inference_mode: call this outside of it')
@@ -229,7 +231,7 @@ def check_trainable(model):
     if others: raise ValueError(f'the weights must be float32 (got {", ".join(sorted(others))}): call model.float(), and choose 16-bit arithmetic with precision=…')
     check_weights(model)
 
-def check_weights(model):
+def check_weights(model:nn.Module) -> None:
     "Raise a `ValueError` that names the first weights that are not finite"
     for name, v in check_kind('model', model, 'Module').state_dict().items():
         if not v.isfinite().all(): raise ValueError(f'the weights must be finite, and {name} has {(~v.isfinite()).sum():,} values that are not')
@@ -237,58 +239,60 @@ def check_weights(model):
 # %% ../nbs/device.ipynb #dev052
 class World:
     "The processes that train together: here one, which trains alone"
-    rank, size, launch = 0, 1, None  # number of this process, how many there are, and what started them
+    rank:int = 0  # number of this process
+    size:int = 1  # how many there are
+    launch:str|None = None  # what started them
 
     @property
-    def is_first(self):
+    def is_first(self) -> bool:
         "Whether this process writes, prints and draws"
         return self.rank == 0
 
-    def share_of(self, n):
+    def share_of(self, n:int) -> slice:
         "Return the slice of a batch of `n` images that this process takes; shares differ by at most one image"
         each, more = divmod(n, self.size)
         start = self.rank*each + min(self.rank, more)
         return slice(start, start + each + (self.rank < more))
 
-    def part_of(self, split):
+    def part_of(self, split:Any) -> Any:
         "Return the images that this process evaluates: every `size`-th"
         return split if self.size == 1 else split[self.rank::self.size]
 
-    def join(self, part):
+    def join(self, part:torch.Tensor) -> torch.Tensor:
         "Return the results for all images in their order, from those for the parts"
         return part
 
-    def sum(self, numbers):
+    def sum(self, numbers:torch.Tensor) -> torch.Tensor:
         "Return the sum of a tensor over all processes"
         return numbers
 
-    def average(self, tensors):
+    def average(self, tensors:Sequence[torch.Tensor]) -> None:
         "Replace each tensor by its mean over all processes"
 
-    def wrap(self, model):
+    def wrap(self, model:nn.Module) -> nn.Module:
         "Return the network to call in training, which averages the gradients over all processes"
         return model
 
-    def sync_when(self, last, model):
+    def sync_when(self, last:bool, model:nn.Module) -> contextlib.AbstractContextManager[Any]:
         "Inside the block, average gradients only if `last`"
         return contextlib.nullcontext()
 
-    def gather(self, thing):
+    def gather(self, thing:Any) -> list[Any]:
         "Return what every process passed, in their order"
         return [thing]
 
-    def share(self, thing):
+    def share(self, thing:Any) -> Any:
         "Return what the first process passed"
         return thing
 
-    def first_here(self):
+    def first_here(self) -> contextlib.AbstractContextManager[Any]:
         "Let the first process of each machine run the block before the others"
         return contextlib.nullcontext()
 
-    def vary_seed(self, *numbers):
+    def vary_seed(self, *numbers:int) -> None:
         "Seed the generators for dropout differently in every process but the first"
 
-    def is_lost(self, error):
+    def is_lost(self, error:BaseException) -> bool:
         "Return whether an error says that another process has ended"
         return False
 
@@ -300,7 +304,7 @@ def current_world() -> World:
     return _worlds[-1]
 
 @contextlib.contextmanager
-def enter_world(world):
+def enter_world(world:World) -> Iterator[World]:
     "Make `world` the current one inside the block"
     _worlds.append(world)
     try: yield world

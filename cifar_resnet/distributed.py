@@ -7,8 +7,10 @@ __all__ = ['BUFFERS', 'Processes', 'join_processes']
 
 # %% ../nbs/07_scale.ipynb #scale02
 import inspect, os, sys
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,49 +26,49 @@ BUFFERS = 'forward_sync_buffers' if 'forward_sync_buffers' in inspect.signature(
 
 class Processes(World):
     "The processes that `torchrun` started: they train one network together"
-    def __init__(self):
+    def __init__(self) -> None:
         self.rank, self.size, self.local_rank = (int(os.environ[name]) for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'))
         self.launch = f"{os.environ.get('TORCHELASTIC_RUN_ID', 'none')} {os.getppid()}"  # the same after a restart
 
-    def wrap(self, model): return DistributedDataParallel(model, **{BUFFERS: False})  # each keeps its own running statistics until the epoch ends
+    def wrap(self, model:torch.nn.Module) -> torch.nn.Module: return DistributedDataParallel(model, **{BUFFERS: False})  # each keeps its own running statistics until the epoch ends
 
-    def sync_when(self, last, model): return nullcontext() if last else unwrap(model).no_sync()
+    def sync_when(self, last:bool, model:torch.nn.Module) -> AbstractContextManager[Any]: return nullcontext() if last else unwrap(model).no_sync()
 
-    def sum(self, numbers):
+    def sum(self, numbers:torch.Tensor) -> torch.Tensor:
         dist.all_reduce(numbers)
         return numbers
 
-    def average(self, tensors):
+    def average(self, tensors:Sequence[torch.Tensor]) -> None:
         if not tensors: return
         flat = self.sum(torch.cat([t.flatten() for t in tensors]))/self.size
         for t, mean in zip(tensors, flat.split([t.numel() for t in tensors])): t.copy_(mean.view_as(t))
 
-    def gather(self, thing):
+    def gather(self, thing:Any) -> list[Any]:
         things = [None]*self.size
         dist.all_gather_object(things, thing)
         return things
 
-    def share(self, thing):
+    def share(self, thing:Any) -> Any:
         held = [thing]
         dist.broadcast_object_list(held)
         return held[0]
 
-    def join(self, part):
+    def join(self, part:torch.Tensor) -> torch.Tensor:
         parts = self.gather(part.cpu())
         whole = part.new_empty((sum(map(len, parts)), *part.shape[1:]))
         for rank, one in enumerate(parts): whole[rank::self.size] = one.to(part.device)
         return whole
 
     @contextmanager
-    def first_here(self):
+    def first_here(self) -> Iterator[None]:
         if self.local_rank: self.gather(None)  # wait for the first
         yield
         if not self.local_rank: self.gather(None)
 
-    def vary_seed(self, *numbers):
+    def vary_seed(self, *numbers:int) -> None:
         if self.rank: torch.manual_seed(int(np.random.SeedSequence([*numbers, self.rank]).generate_state(1)[0]))
 
-    def is_lost(self, error): return isinstance(error, dist.DistError) or 'gloo' in str(error) or 'Connection closed' in str(error)
+    def is_lost(self, error:BaseException) -> bool: return isinstance(error, dist.DistError) or 'gloo' in str(error) or 'Connection closed' in str(error)
 
 # %% ../nbs/07_scale.ipynb #scale04
 def _choose_device(name):
@@ -81,8 +83,8 @@ def _choose_device(name):
 # %% ../nbs/07_scale.ipynb #scale05
 @contextmanager
 def join_processes(
-    device=None,  # 'cpu' or 'cuda', where each process takes a GPU of its own; the best available when not given
-):
+    device:str|None=None,  # 'cpu' or 'cuda', where each process takes a GPU of its own; the best available when not given
+) -> Iterator[World]:
     "Inside the block, train together with the other processes that `torchrun` started; without `torchrun`, train alone"
     if dist.is_initialized() or not {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'} <= os.environ.keys():
         yield current_world()

@@ -7,8 +7,13 @@ __all__ = ['to_base64', 'assemble_figure', 'check_image']
 
 # %% ../nbs/embed.ipynb #embed006
 import base64, hashlib, html, io, json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+    from matplotlib.figure import Figure
 
 # %% ../nbs/embed.ipynb #embed009
 def to_base64(
@@ -27,12 +32,12 @@ def _encode_picture(fig):
 
 def assemble_figure(
     kind:str,  # begins the name of the class
-    data:dict,  # what the script reads, as plain values
+    data:dict[str, Any],  # what the script reads, as plain values
     script:str,  # JavaScript that defines `startControls(form, status)`, which returns a function that draws
-    fig,  # a matplotlib figure: the still picture
+    fig:'Figure',  # a matplotlib figure: the still picture
     alt:str,  # what a person sees in the picture
     caption:str,  # of picture and controls
-):  # IPython's HTML
+) -> 'HTML':  # IPython's HTML
     "Return a figure as HTML: a still picture, and the script that replaces it by controls"
     from IPython.display import HTML
     data = json.dumps(data).replace('<', '\\u003c')
@@ -45,7 +50,7 @@ for (const place of document.querySelectorAll('.{name}:not([data-live])')) start
 }})();</script>''')
 
 def check_image(
-    image,  # uint8 (32, 32, 3)
+    image:Any,  # uint8 (32, 32, 3)
 ) -> np.ndarray:
     "Return an image as an array, or raise a `ValueError`"
     image = np.asarray(image)

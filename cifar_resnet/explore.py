@@ -7,21 +7,26 @@ __all__ = ['show_images', 'show_samples', 'count_classes', 'plot_class_balance',
            'nearest_images', 'show_pairs']
 
 # %% ../nbs/explore.ipynb #explore002
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from .core import make_bar, styled
 from .data import ImageData, Split, count_pixel_values
 
+if TYPE_CHECKING: from matplotlib.figure import Figure
+
 # %% ../nbs/explore.ipynb #explore003
 @styled
 def show_images(
-    images,  # uint8, (N, H, W, 3)
-    titles=None,  # one line for each
+    images:Sequence[np.ndarray]|np.ndarray,  # uint8, (N, H, W, 3)
+    titles:Sequence[str]|None=None,  # one line for each
     ncols:int=10,  # images in a row
-    title:str=None,  # of the figure
+    title:str|None=None,  # of the figure
     size:float=.85,  # of an image, in inches
-):  # a matplotlib figure
+) -> 'Figure':  # a matplotlib figure
     "Show images side by side"
     import matplotlib.pyplot as plt
     nrows, extra = -(-len(images)//ncols), .25 if titles is not None else 0
@@ -39,7 +44,7 @@ def show_samples(
     split:Split,  # to draw from
     per_class:int=9,  # images of every class
     seed:int=0,  # which ones
-):  # a matplotlib figure
+) -> 'Figure':  # a matplotlib figure
     "Show a row of random images of every class"
     import matplotlib.pyplot as plt
     rng, side, gap = np.random.default_rng(seed), split.images.shape[1], 2
@@ -57,12 +62,12 @@ def show_samples(
     return fig
 
 # %% ../nbs/explore.ipynb #explore005
-def count_classes(data:ImageData):  # any data set
+def count_classes(data:ImageData) -> dict[str, np.ndarray]:  # any data set
     "Count the images of every class in each split; return {split: counts}"
     return {s: np.bincount(getattr(data, s).labels, minlength=len(data.classes)) for s in ('train', 'valid', 'test')}
 
 @styled
-def plot_class_balance(data:ImageData):  # any data set
+def plot_class_balance(data:ImageData) -> 'Figure':  # any data set
     "Draw a bar for every class and split"
     import matplotlib.pyplot as plt
     counts, where = count_classes(data), np.arange(len(data.classes))
@@ -78,7 +83,7 @@ def plot_class_balance(data:ImageData):  # any data set
 
 # %% ../nbs/explore.ipynb #explore006
 @styled
-def plot_histograms(images):  # uint8, (N, H, W, 3)
+def plot_histograms(images:np.ndarray) -> 'Figure':  # uint8, (N, H, W, 3)
     "Draw the distribution of pixel values, one curve per channel, with its mean"
     import matplotlib.pyplot as plt
     import seaborn as sns
@@ -94,7 +99,7 @@ def plot_histograms(images):  # uint8, (N, H, W, 3)
 # %% ../nbs/explore.ipynb #explore007
 def class_means(
     split:Split,  # to average
-):  # uint8 (classes, 32, 32, 3)
+) -> np.ndarray:  # uint8 (classes, 32, 32, 3)
     "Return the mean image of every class"
     return np.stack([split.images[split.labels == c].mean(0).round() for c in range(len(split.classes))]).astype(np.uint8)
 
@@ -106,10 +111,10 @@ def _standardize(images):
     return torch.nn.functional.normalize(rows, dim=1)
 
 def nearest_images(
-    queries,  # uint8 images (N, H, W, 3)
-    images,  # uint8 images (M, H, W, 3)
+    queries:np.ndarray,  # uint8 images (N, H, W, 3)
+    images:np.ndarray,  # uint8 images (M, H, W, 3)
     chunk:int=500,  # queries compared at a time
-):  # for every query: the position of the nearest image, and their correlation
+) -> tuple[np.ndarray, np.ndarray]:  # for every query: the position of the nearest image, and their correlation
     "Find the image most similar to each query, whatever its brightness and contrast"
     base = _standardize(images).T
     chunks = _standardize(queries).split(chunk)
@@ -120,9 +125,9 @@ def nearest_images(
 def show_pairs(
     above:Split,  # images of the upper row
     below:Split,  # images of the lower row
-    notes=None,  # a short line for each pair
-    title:str=None,  # of the figure
-):  # a matplotlib figure
+    notes:Sequence[str]|None=None,  # a short line for each pair
+    title:str|None=None,  # of the figure
+) -> 'Figure':  # a matplotlib figure
     "Show pairs of images, one above the other, with their classes"
     titles = [split.classes[label] for split in (above, below) for label in split.labels]
     for i, note in enumerate(notes or []): titles[len(above) + i] += f'\n{note}'

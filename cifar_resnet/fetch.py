@@ -8,10 +8,12 @@ __all__ = ['CIFAR10_ARCHIVE', 'CIFAR100_ARCHIVE', 'CIFAR10', 'CIFAR100', 'BATCHE
 
 # %% ../nbs/fetch.ipynb #fetch002
 import errno, hashlib, io, os, pickle, shutil, sys, tarfile, tempfile, time, zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -25,7 +27,7 @@ from .core import DataError, make_bar, one_line, prepare_folder, read_file, to_p
 class Remote:
     "A file on the web: where to download it and how to verify it"
     name: str  # on disk
-    urls: tuple  # mirrors, tried in turn
+    urls: tuple[str, ...]  # mirrors, tried in turn
     digest: str  # 'md5:…' or 'sha256:…'
     size: int|None=None  # in bytes, where known
 
@@ -62,7 +64,7 @@ CIFAR100 = Official('CIFAR-100', CIFAR100_ARCHIVE, dict(train=50_000, test=10_00
 
 # %% ../nbs/fetch.ipynb #fetch004
 def matches(
-    path,  # of a file
+    path:Path|str,  # of a file
     digest:str,  # 'md5:…' or 'sha256:…'
 ) -> bool:
     "Return whether the file is there and has this digest"
@@ -73,7 +75,7 @@ def matches(
     except OSError as e: raise DataError(f'{path} cannot be read: {e.strerror}') from None
 
 @contextmanager
-def lock(path):
+def lock(path:Path) -> Iterator[None]:
     "Let one process at a time work on `path`; the others say that they wait"
     from filelock import FileLock, Timeout
     file = FileLock(f'{path}.lock', mode=0o666)
@@ -170,7 +172,7 @@ def _try_mirrors(remote, path):
 
 def fetch(
     remote:Remote,  # what to download
-    folder,  # where to put it
+    folder:Path|str,  # where to put it
 ) -> Path:  # of the complete, verified file
     "Download a file from the first mirror that has it; the next call continues a broken download"
     if Path(remote.name).name != remote.name: raise DataError(f'{remote.name!r} is not a plain file name')
@@ -187,10 +189,10 @@ def _check_member(member, path, name):
     return tarfile.data_filter(member, path)
 
 def unpack(
-    archive,  # the file
-    folder,  # where to put its folder
+    archive:Path|str,  # the file
+    folder:Path|str,  # where to put its folder
     name:str='cifar-10-batches-py',  # of that folder
-):
+) -> None:
     "Unpack an official archive into a scratch folder, and move it into place when it is complete"
     scratch = Path(tempfile.mkdtemp(prefix='.unpacking', dir=folder))
     try:
@@ -222,9 +224,9 @@ def _read_all(read, kind):
 
 # %% ../nbs/fetch.ipynb #fetch011
 def read_binary(
-    folder,  # holds data_batch_1.bin … data_batch_5.bin and test_batch.bin, or what `kind` says
+    folder:Path|str,  # holds data_batch_1.bin … data_batch_5.bin and test_batch.bin, or what `kind` says
     kind:Official=CIFAR10,  # or CIFAR100
-):  # (training images, labels), (test images, labels)
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:  # (training images, labels), (test images, labels)
     "Read the official binary layout"
     def read(name):
         path, n = Path(folder)/f'{name}.bin', kind.files[name]
@@ -254,10 +256,10 @@ def _unpickle(path, raw, kind):
 
 # %% ../nbs/fetch.ipynb #fetch-p9
 def read_pickled(
-    folder,  # holds data_batch_1 … data_batch_5 and test_batch
-    sums:dict=None,  # md5 of every file; torchvision's list when not given
+    folder:Path|str,  # holds data_batch_1 … data_batch_5 and test_batch
+    sums:dict[str, str]|None=None,  # md5 of every file; torchvision's list when not given
     kind:Official=CIFAR10,  # or CIFAR100
-):  # (training images, labels), (test images, labels)
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:  # (training images, labels), (test images, labels)
     "Read the official pickled layout; the md5 of every file is verified before it is opened"
     if sums is None:
         from torchvision import datasets
@@ -272,8 +274,8 @@ def read_pickled(
 
 # %% ../nbs/fetch.ipynb #fetch013
 def data_places(
-    root=None,  # a folder of your choice
-) -> list:
+    root:Path|str|None=None,  # a folder of your choice
+) -> list[Path]:
     "Return the folders where a data set is looked for, in order"
     if root is not None and not (isinstance(root, (str, os.PathLike)) and str(root)): raise ValueError(f'root must be a folder (got {root!r})')
     return [to_path(p) for p in (root, os.environ.get('CIFAR_RESNET_DATA')) if p] + [xdg_cache_home()/'cifar_resnet']
@@ -290,17 +292,17 @@ def _find_in(place, kind):
         if any(os.path.lexists(file) and not os.path.isdir(file) for file in (place/f'{b}{ending}' for b in kind.files)): return place, read
 
 def find_official(
-    places,  # from `data_places`
+    places:Iterable[Path],  # from `data_places`
     kind:Official=CIFAR10,  # or CIFAR100
-):  # (folder, function that reads it), or None
+) -> tuple[Path, Callable[..., Any]]|None:  # (folder, function that reads it), or None
     "Return where a data set is, in either official layout"
     return next(filter(None, (_find_in(place, kind) for place in places)), None)
 
 # %% ../nbs/fetch.ipynb #fetch014
 def download_official(
-    places,  # from `data_places`; it goes into the first
+    places:Sequence[Path],  # from `data_places`; it goes into the first
     kind:Official=CIFAR10,  # or CIFAR100
-):  # (folder, function that reads it)
+) -> tuple[Path, Callable[..., Any]]:  # (folder, function that reads it)
     "Download, verify and unpack a data set"
     place, archive, name = places[0], kind.archive, next(iter(kind.folders))
     try:

@@ -7,6 +7,7 @@ __all__ = ['one_cycle_figure', 'augmentation_figure', 'receptive_field_figure']
 
 # %% ../nbs/interactive.ipynb #inter006
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,7 +16,10 @@ from .anatomy import plot_fields, receptive_fields
 from .augment import MEAN_COLOR, Crop, Cutout, Flip, Steps
 from .core import check_int, styled
 from .embed import assemble_figure, check_image, to_base64
+from .model import CustomResNet
 from .train import OneCycle, plot_schedule
+
+if TYPE_CHECKING: from IPython.display import HTML
 
 # %% ../nbs/interactive.ipynb #inter010
 _ONE_CYCLE = r'''
@@ -133,7 +137,7 @@ function startControls(form, status) {
 def one_cycle_figure(
     schedule:OneCycle=OneCycle(.02, .4),  # where the controls start
     per_epoch:int=98,  # steps in an epoch; 50,000 images in batches of 512 make 98
-):  # IPython's HTML
+) -> 'HTML':  # IPython's HTML
     "Return a figure of learning rate and momentum, with controls and three usual mistakes"
     data = dict(schedule=asdict(schedule), per_epoch=check_int('per_epoch', per_epoch, 1))
     return assemble_figure('one-cycle', data, _ONE_CYCLE, plot_schedule(schedule, per_epoch),
@@ -210,9 +214,9 @@ def _plot_augmentation(image, draw, fill):
     return fig
 
 def augmentation_figure(
-    image,  # uint8 (32, 32, 3)
-    fill:tuple=MEAN_COLOR,  # color of the painted square, 0 to 255 for each channel
-):  # IPython's HTML
+    image:np.ndarray,  # uint8 (32, 32, 3)
+    fill:tuple[int, ...]=MEAN_COLOR,  # color of the painted square, 0 to 255 for each channel
+) -> 'HTML':  # IPython's HTML
     "Return a figure of crop, flip and cutout on one image, with a control for every draw"
     image, fill = check_image(image), Cutout(fill=fill).fill
     return assemble_figure('augmentation', dict(pixels=to_base64(image.tobytes()), fill=fill, start=_START), _AUGMENTATION, _plot_augmentation(image, _START, fill),
@@ -288,9 +292,9 @@ function startControls(form, status) {
 
 # %% ../nbs/interactive.ipynb #inter022
 def receptive_field_figure(
-    model,  # a CustomResNet of any width
-    image,  # uint8 (32, 32, 3)
-):  # IPython's HTML
+    model:CustomResNet,  # a CustomResNet of any width
+    image:np.ndarray,  # uint8 (32, 32, 3)
+) -> 'HTML':  # IPython's HTML
     "Return a figure of the pixels that one value of a stage sees, with every stage and value to choose from"
     image, stages = check_image(image), receptive_fields(model)
     sides = ', '.join(f'{side} × {side} for {name}' for name, (side, _, _) in stages.items())

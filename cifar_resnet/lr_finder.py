@@ -7,8 +7,10 @@ __all__ = ['LRCurve', 'smooth', 'first_valley', 'choose_rates', 'find_lr', 'rang
 
 # %% ../nbs/02_lr_finder.ipynb #b6982a3e
 import contextlib, io, warnings
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +20,8 @@ from .augment import Batches, default_augment
 from .core import check_int, check_kind, check_number, make_bar, styled
 from .data import ImageData
 from .device import Optim, Precision, check_trainable, memory_format, pick_device, preserve_randomness, unwrap
+
+if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% ../nbs/02_lr_finder.ipynb #a1317e4a
 @dataclass(frozen=True, eq=False)
@@ -31,9 +35,9 @@ class LRCurve:
 
 # %% ../nbs/02_lr_finder.ipynb #e783e3f2
 def smooth(
-    losses,  # loss of each step
+    losses:np.ndarray|Sequence[float],  # loss of each step
     width:float=2.5,  # standard deviation of the bell curve of weights, in steps
-):
+) -> np.ndarray:
     "Average each loss with its neighbors on both sides"
     steps = np.arange(len(losses))
     weights = np.exp(-((steps[:, None] - steps)/width)**2/2)
@@ -41,9 +45,9 @@ def smooth(
 
 # %% ../nbs/02_lr_finder.ipynb #29265e64
 def first_valley(
-    smoothed,  # from `smooth`
+    smoothed:np.ndarray,  # from `smooth`
     turn:float=.25,  # a rise by this share of the descent ends the valley
-):  # None where the loss falls by less than 0.1
+) -> int|None:  # None where the loss falls by less than 0.1
     "Return the step of the lowest loss before the curve first turns up"
     lowest = 0
     for i, loss in enumerate(smoothed):
@@ -75,7 +79,7 @@ def choose_rates(
 def find_lr(
     model:nn.Module,  # stays unchanged
     data:ImageData,  # its training split is used
-    **kwargs,  # of `range_test`
+    **kwargs:Any,  # of `range_test`
 ) -> LRCurve:
     "Return lr_min and lr_max for a cycle, and the curve they were read from"
     return choose_rates(range_test(model, data, **kwargs))
@@ -109,7 +113,7 @@ def range_test(
     steps:int=100,  # from the first to the last
     batch_size:int=512,  # as in training
     label_smoothing:float=0.,  # as in training
-    device=None,  # the best available when not given
+    device:torch.device|str|None=None,  # the best available when not given
     precision:str='auto',  # as in training
     seed:int=0,  # of order and augmentation
 ) -> LRCurve:
@@ -137,9 +141,9 @@ def range_test(
 @styled
 def plot_lr(
     curve:LRCurve,  # with its rates chosen or not
-    marks:dict=None,  # other rates to mark: {name: rate}
+    marks:dict[str, float]|None=None,  # other rates to mark: {name: rate}
     title:str='Learning-rate range test',
-):
+) -> 'Figure':
     "Draw loss against learning rate, with the chosen rates and the range beyond"
     import matplotlib.pyplot as plt, seaborn as sns
     deep, smoothed = sns.color_palette('deep'), smooth(curve.losses)

@@ -10,6 +10,7 @@ __all__ = ['NETWORKS', 'conv_block', 'Residual', 'res_block', 'register_network'
 import hashlib, json, math
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from fastcore.xdg import xdg_cache_home
@@ -40,7 +41,7 @@ def conv_block(
     pool:bool=False,  # halve height and width
     order:str='conv pool norm act drop',  # what follows what
     bias:bool=False,  # a bias in the convolution
-    act=nn.ReLU,  # activation: a class, or its name in torch.nn
+    act:type[nn.Module]|str=nn.ReLU,  # activation: a class, or its name in torch.nn
     drop:float=0.,  # share of values dropped in training
     padding_mode:str='zeros',  # what the convolution sees beyond the border
 ) -> nn.Sequential:
@@ -58,24 +59,26 @@ class Residual(nn.Module):
     def __init__(self,
         block:nn.Module,  # keeps the shape of its input
         skip:bool=True,  # False leaves the shortcut out, to see what it does
-    ):
+    ) -> None:
         super().__init__()
         self.block, self.skip = block, skip
 
-    def forward(self, x): return x + self.block(x) if self.skip else self.block(x)
+    def forward(self, x:torch.Tensor) -> torch.Tensor: return x + self.block(x) if self.skip else self.block(x)
 
 def res_block(
     n:int,  # channels in and out
     skip:bool=True,  # with the shortcut
-    **kwargs,  # of `conv_block`
+    **kwargs:Any,  # of `conv_block`
 ) -> Residual:
     "Return two convolution blocks with a shortcut around them"
     return Residual(nn.Sequential(conv_block(n, n, **kwargs), conv_block(n, n, **kwargs)), skip)
 
 # %% ../nbs/01_model.ipynb #dc30ba0f
-NETWORKS = {}  # name → class: the networks that `load_weights` can build
+NETWORKS:dict[str, type[nn.Module]] = {}  # name → class: the networks that `load_weights` can build
 
-def register_network(cls):
+_Network = TypeVar('_Network', bound=type[nn.Module])
+
+def register_network(cls:_Network) -> _Network:
     "Decorate a network class that keeps its arguments in `config`, so `load_weights` can build it again"
     NETWORKS[cls.__name__] = cls
     return cls
@@ -92,6 +95,14 @@ def _check_images(x, channels, side=32, shrunk=False):
 @register_network
 class CustomResNet(nn.Module):
     "The assignment's ResNet: normalized images (N, channels, 32, 32) to logits (N, classes)"
+    config:dict[str, Any]  # the arguments, to build it again
+    prep:nn.Sequential
+    layer1:nn.Sequential
+    layer2:nn.Sequential
+    layer3:nn.Sequential
+    pool:nn.MaxPool2d
+    fc:nn.Linear
+
     def __init__(self,
         width:int=64,  # channels of the first layer; the last has 8 times as many
         classes:int=10,  # number of classes
@@ -101,9 +112,9 @@ class CustomResNet(nn.Module):
         softmax:bool=False,  # a fault to study: return probabilities, of which the loss takes the softmax again
         skip:bool=True,  # with the shortcuts
         side:int=32,  # of the images, in pixels: 32 or 64; the last pool adapts
-        stages:dict=None,  # what differs in one stage: {'prep': dict(drop=.1)}, 'layer3', 'layer3.res', …
-        **block,  # `order`, `bias`, `act`, `drop`, `padding_mode` of `conv_block`
-    ):
+        stages:dict[str, dict[str, Any]]|None=None,  # what differs in one stage: {'prep': dict(drop=.1)}, 'layer3', 'layer3.res', …
+        **block:Any,  # `order`, `bias`, `act`, `drop`, `padding_mode` of `conv_block`
+    ) -> None:
         super().__init__()
         width, classes = check_int('width', width, 8, 128), check_int('classes', classes, 2)
         if channels not in (1, 3): raise ValueError(f'channels must be 3, or 1 for gray images (got {channels!r})')
@@ -126,19 +137,19 @@ class CustomResNet(nn.Module):
         self.pool = nn.MaxPool2d(side//8)
         self.fc = nn.Linear(width*8, classes, bias=head_bias)
 
-    def features(self, x):
+    def features(self, x:torch.Tensor) -> torch.Tensor:
         "Return the input of the linear layer: (N, 8 × width)"
         _check_images(x, self.config['channels'], self.side, shrunk=self.training)
         x = self.layer3(self.layer2(self.layer1(self.prep(x))))
         if x.shape[-1] != self.side//8: return nn.functional.adaptive_max_pool2d(x, 1).flatten(1)  # smaller images, in training
         return self.pool(x).flatten(1)
 
-    def forward(self, x):
+    def forward(self, x:torch.Tensor) -> torch.Tensor:
         logits = self.fc(self.features(x))*self.config['logit_scale']
         return logits.softmax(1) if self.config['softmax'] else logits
 
 # %% ../nbs/01_model.ipynb #159b3f95
-def describe_network(model) -> dict:
+def describe_network(model:nn.Module) -> dict[str, Any]:
     "Return class and arguments of a network as plain values; of one that has no `config`, its class and a hash of its parameters' shapes"
     model = unwrap(model)
     name, config = type(model).__name__, getattr(model, 'config', None)
@@ -149,9 +160,9 @@ def describe_network(model) -> dict:
 # %% ../nbs/01_model.ipynb #ec4464a1
 def save_weights(
     model:nn.Module,  # of a registered class
-    path,  # ends in .safetensors
+    path:Path|str,  # ends in .safetensors
     half:bool=False,  # 16 bits a number: half the file
-    **notes,  # anything JSON can say: class names, mean, std
+    **notes:Any,  # anything JSON can say: class names, mean, std
 ) -> Path:
     "Save the weights, the network's class and its arguments, atomically"
     from safetensors.torch import save
@@ -205,8 +216,8 @@ def _check_notes(notes):
     return dict(notes)
 
 def load_weights(
-    path,  # of a file, or the name of a recorded run
-):  # (network in eval mode, notes)
+    path:Path|str,  # of a file, or the name of a recorded run
+) -> tuple[nn.Module, dict[str, Any]]:  # (network in eval mode, notes)
     "Return the network that `save_weights` saved, as the class it was"
     path = find_weights(path)
     try: open(path, 'rb').close()
@@ -218,8 +229,8 @@ def load_weights(
 
 # %% ../nbs/01_model.ipynb #ef4e72e6
 def find_weights(
-    name,  # a path, or the name of a recorded run
-    cache=None,  # where downloaded weights go; the user's cache folder when not given
+    name:Path|str,  # a path, or the name of a recorded run
+    cache:Path|str|None=None,  # where downloaded weights go; the user's cache folder when not given
 ) -> Path:
     "Return the file that holds the weights `name`: a path, in the checkout, in the cache, or downloaded and verified"
     path = to_path(name)
@@ -245,7 +256,7 @@ def count_params(
 @torch.no_grad()
 def predict_proba(
     model:nn.Module,  # returns logits; keeps its mode
-    images,  # normalized, (N, channels, 32, 32)
-):  # (N, classes); each row sums to 1
+    images:torch.Tensor,  # normalized, (N, channels, 32, 32)
+) -> torch.Tensor:  # (N, classes); each row sums to 1
     "Return the probability of every class"
     with evaluating(model): return model(images).float().softmax(1)

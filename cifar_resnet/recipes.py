@@ -7,7 +7,10 @@ __all__ = ['KINDS', 'PLAIN_SGD', 'BLACK', 'EVA8_S8', 'ABOUT', 'EVA6_S9', 'EVA8_R
 
 # %% ../nbs/05_recipes.ipynb #48958372
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,21 +21,21 @@ from .data import CIFAR10_MEAN, CIFAR10_STD, ImageData
 from .device import Optim
 from .model import NETWORKS, register_network
 from .speed import TRICKS
-from .train import FitConfig, OneCycle, fit
+from .train import FitConfig, OneCycle, Run, fit
 
 # %% ../nbs/05_recipes.ipynb #8aa63b66
 @dataclass(frozen=True)
 class ResizedCrop:
     "Cut out a rectangle of random size and enlarge it to 32 × 32"
     p: float=1.  # probability
-    scale: tuple=(.08, 1.)  # of the image's area
-    ratio: tuple=(3/4, 4/3)  # width to height
+    scale: tuple[float, float]=(.08, 1.)  # of the image's area
+    ratio: tuple[float, float]=(3/4, 4/3)  # width to height
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number('p', self.p, least=0, most=1)
         for name in 'scale', 'ratio': object.__setattr__(self, name, tuple(getattr(self, name)))
 
-    def draw(self, n, generator):
+    def draw(self, n:int, generator:torch.Generator) -> torch.Tensor:
         "Draw for each image (row, column, height, width): the first of ten tries that fits"
         def between(low, high): return low + (high - low)*torch.rand(n, 10, generator=generator, device=generator.device)
         area, ratio = 1024*between(*self.scale), between(*map(math.log, self.ratio)).exp()
@@ -43,7 +46,7 @@ class ResizedCrop:
         everything = torch.tensor([0., 0., 32., 32.], device=generator.device)
         return torch.where(happens(n, self.p, generator)[:, None], torch.cat([corner, size], 1), everything)
 
-    def apply(self, images, box):
+    def apply(self, images:torch.Tensor, box:torch.Tensor) -> torch.Tensor:
         "Return the rectangles, enlarged by bilinear interpolation"
         (r0, r1, rw), (c0, c1, cw) = (_between_pixels(box[:, d], box[:, d + 2]) for d in (0, 1))
         rw, cw, x, which = rw[:, :, None, None], cw[:, None, :, None], images.float(), torch.arange(len(images), device=images.device)[:, None, None]
@@ -64,16 +67,16 @@ def _between_pixels(start, size):
 class Gray:
     "Turn an image gray"
     p: float=1.  # probability
-    mean: tuple=(0., 0., 0.)  # if colors were normalized before: what was subtracted
-    std: tuple=(1., 1., 1.)  # and what they were divided by
+    mean: tuple[float, ...]=(0., 0., 0.)  # if colors were normalized before: what was subtracted
+    std: tuple[float, ...]=(1., 1., 1.)  # and what they were divided by
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number('p', self.p, least=0, most=1)
         for name in 'mean', 'std': object.__setattr__(self, name, tuple(getattr(self, name)))
 
-    def draw(self, n, generator): return happens(n, self.p, generator)
+    def draw(self, n:int, generator:torch.Generator) -> torch.Tensor: return happens(n, self.p, generator)
 
-    def apply(self, images, gray):
+    def apply(self, images:torch.Tensor, gray:torch.Tensor) -> torch.Tensor:
         weights, mean, std = (torch.tensor(v, device=images.device) for v in ((.299, .587, .114), self.mean, self.std))
         value = ((images/255 - mean)/std @ weights)[..., None]*std + mean
         value = (255*value).round().clamp(0, 255).to(images.dtype)
@@ -99,7 +102,7 @@ class OverlappingNet(nn.Module):
     def __init__(self,
         width:int=64,  # channels of the first layer
         classes:int=10,  # number of classes
-    ):
+    ) -> None:
         super().__init__()
         w, conv = width, nn.Conv2d
         self.config = dict(width=width, classes=classes)
@@ -109,7 +112,7 @@ class OverlappingNet(nn.Module):
         self.layer3x, self.layer3res = _pool_down(4*w, 8*w), _stride_down(4*w, 8*w)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv(8*w, 4*w, 1), conv(4*w, classes, 1), nn.Flatten())
 
-    def forward(self, x):
+    def forward(self, x:torch.Tensor) -> torch.Tensor:
         x = self.prep(x)
         x = self.layer2(self.layer1x(x) + self.layer1res(x))
         return self.head(self.layer3x(x) + self.layer3res(x))
@@ -130,28 +133,28 @@ class Recipe:
     name: str
     schedule: OneCycle  # learning rate and momentum of every step
     config: FitConfig  # the other settings, with augmentation and optimizer
-    network: dict=field(default_factory=dict)  # arguments of the network
+    network: dict[str, Any]=field(default_factory=dict)  # arguments of the network
     net: str='CustomResNet'  # class of the network, one of `NETWORKS`
     data: str='cifar10'  # the data set it is made for
-    mean: tuple|None=None  # subtracted from the pixels; the data set's own when not given
-    std: tuple|None=None  # divided by; likewise
+    mean: tuple[float, ...]|None=None  # subtracted from the pixels; the data set's own when not given
+    std: tuple[float, ...]|None=None  # divided by; likewise
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.mean is None) != (self.std is None): raise ValueError(f'mean and std belong together: give both or neither (got mean={self.mean}, std={self.std})')
         for name in 'mean', 'std':
             if getattr(self, name) is not None: object.__setattr__(self, name, tuple(getattr(self, name)))
 
-    def make(self, classes=10, side=32):
+    def make(self, classes:int=10, side:int=32) -> nn.Module:
         "Return the network with new weights, for images of `side` pixels"
         if side != 32 and self.net != 'CustomResNet': raise ValueError(f'{self.name} takes images of 32 × 32 pixels (got {side} × {side})')
         larger = {} if side == 32 else dict(side=side)
         return NETWORKS[check_choice('net', self.net, NETWORKS)](**dict(width=64, classes=classes) | larger | self.network)
 
-    def lr_at(self, step, per_epoch=98):
+    def lr_at(self, step:int, per_epoch:int=98) -> float:
         "Return the schedule's learning rate at a step, counted from 0; for the step after the last, the rate that logs print"
         return self.schedule.at(check_int('step', step, 0, self.schedule.epochs*per_epoch), per_epoch)[0]
 
-    def momentum_at(self, step, per_epoch=98):
+    def momentum_at(self, step:int, per_epoch:int=98) -> float|None:
         "Return the schedule's momentum at a step; for Adam, its first beta"
         return self.schedule.at(check_int('step', step, 0, self.schedule.epochs*per_epoch - 1), per_epoch)[1]
 
@@ -164,7 +167,7 @@ class About:
     lesson: str  # what there is to learn
     params: int  # parameters of the network
     published: float|None=None  # test accuracy
-    faults: dict=field(default_factory=dict)  # {fault: what fixes it}: fields of Recipe or FitConfig, or `swap` of steps
+    faults: dict[str, dict[str, Any]]=field(default_factory=dict)  # {fault: what fixes it}: fields of Recipe or FitConfig, or `swap` of steps
 
 # %% ../nbs/05_recipes.ipynb #0129ab04
 KINDS = Recipe, OneCycle, FitConfig, Optim, Steps, Crop, Flip, Cutout, ResizedCrop, Gray, *TRICKS  # what `from_plain` may build of a saved recipe
@@ -172,7 +175,7 @@ KINDS = Recipe, OneCycle, FitConfig, Optim, Steps, Crop, Flip, Cutout, ResizedCr
 PLAIN_SGD = Optim('sgd', .9, weight_decay=0., nesterov=False)
 BLACK = (0, 0, 0)
 
-def painted_before(values, mean, std):
+def painted_before(values:Iterable[float], mean:Iterable[float], std:Iterable[float]) -> tuple[int, ...]:
     "Return the color in the image of a square painted with `values` after normalization"
     return to_color(*(m + v*s for v, m, s in zip(values, mean, std)))
 
@@ -249,7 +252,7 @@ OWN = Recipe('own', ONE_CYCLE.schedule, FitConfig(batch_size=64), ONE_CYCLE.netw
 
 RECIPES = {r.name: r for r in (EVA8_S8, EVA6_S9, EVA8_RESNETF, ERA_S10, ERA_UTILS, ONE_CYCLE, DIGITS, OWN)}
 
-def recipes() -> dict:
+def recipes() -> dict[str, Recipe]:
     "Return the recipes by name"
     return dict(RECIPES)
 
@@ -257,7 +260,7 @@ def recipes() -> dict:
 def change(
     recipe:Recipe,  # stays unchanged
     name:str,  # of the result
-    **changes,  # fields of Recipe or of FitConfig, and `swap`: {step: other step, or None to leave it out}
+    **changes:Any,  # fields of Recipe or of FitConfig, and `swap`: {step: other step, or None to leave it out}
 ) -> Recipe:
     "Return a recipe with some fields and augmentation steps replaced"
     swap = changes.pop('swap', {})
@@ -267,7 +270,7 @@ def change(
 
 def fix(
     recipe:Recipe,  # one with faults
-    *faults,  # which to fix; all of them when none is given
+    *faults:str,  # which to fix; all of them when none is given
 ) -> Recipe:
     "Return the recipe without its faults"
     known = ABOUT[recipe.name].faults if recipe.name in ABOUT else {}
@@ -283,14 +286,14 @@ def fix(
 
 # %% ../nbs/05_recipes.ipynb #eea367cd
 def run_recipe(
-    recipe,  # a `Recipe`, or its name
+    recipe:Recipe|str,  # a `Recipe`, or its name
     data:ImageData,  # any data set
-    epochs:int=None,  # as many as the recipe has when not given
-    seed:int=None,  # of everything that is drawn; the recipe's when not given
-    out=None,  # a folder for checkpoints, weights and the record
-    resume=None,  # a checkpoint to continue
-    **settings,  # fields of `FitConfig`: full, device, progress, batch_size, …
-):  # a `Run`
+    epochs:int|None=None,  # as many as the recipe has when not given
+    seed:int|None=None,  # of everything that is drawn; the recipe's when not given
+    out:Path|str|None=None,  # a folder for checkpoints, weights and the record
+    resume:Path|str|None=None,  # a checkpoint to continue
+    **settings:Any,  # fields of `FitConfig`: full, device, progress, batch_size, …
+) -> Run:  # a `Run`
     "Train as the recipe says (on all training images, unless full=False), then evaluate on the test images, once"
     if isinstance(recipe, str): recipe, = find_recipes(recipe)
     seed = recipe.config.seed if seed is None else check_int('seed', seed, 0, 2**64 - 1)
@@ -300,7 +303,7 @@ def run_recipe(
     return fit(recipe.make(len(data.classes), data.side), data, schedule, replace(recipe.config, seed=seed, **settings), out, resume)
 
 # %% ../nbs/05_recipes.ipynb #2aed62e4
-def single_faults() -> dict:
+def single_faults() -> dict[str, Recipe]:
     "Return the course's own recipe with one fault at a time, by the fault's name"
     crop, flip, square = ONE_CYCLE.config.augment.steps
     painted = replace(square, fill=painted_before(CIFAR10_MEAN, CIFAR10_MEAN, CIFAR10_STD))
@@ -316,8 +319,8 @@ def single_faults() -> dict:
     return {fault: change(ONE_CYCLE, fault.replace(' ', '-'), **c) for fault, c in changes.items()}
 
 def find_recipes(
-    *names,  # 'era_s10', 'era_s10-fixed', 'era_s10-without-annihilation', 'one_cycle', 'no-flip', …
-) -> list:
+    *names:str,  # 'era_s10', 'era_s10-fixed', 'era_s10-without-annihilation', 'one_cycle', 'no-flip', …
+) -> list[Recipe]:
     "Return recipes by name"
     known = recipes()
     faulty = [(known[name], about.faults) for name, about in ABOUT.items() if about.faults]
@@ -347,7 +350,7 @@ FAST94 = change(CPU94, 'fast94', compile=True)
 RECIPES |= {r.name: r for r in (CPU94, CPU95, ACCURATE_STRICT, ACCURATE_FREE, FAST94)}
 
 # %% ../nbs/06_speed.ipynb #spd110
-def tricks() -> dict:
+def tricks() -> dict[str, Recipe]:
     "Return `CPU94` over 8 epochs, and the same with one choice changed at a time, by name"
     base = _lengthen('cpu94', (16,)*3 + (24,)*3 + (32,)*2)
     config, cycle = base.config, base.schedule
@@ -373,7 +376,7 @@ def tricks() -> dict:
     return {name: change(base, name, **c) for name, c in (dict(cpu94={}) | changes).items()}
 
 # %% ../nbs/06_speed.ipynb #spd111
-def ladder() -> dict:
+def ladder() -> dict[str, Recipe]:
     "Return recipes from a plain one to `cpu94` over 8 epochs, each with one more trick than the one before, by name of the trick"
     goal = tricks()['cpu94']
     config, cycle = goal.config, OneCycle(.02, .4, 8, 2, momentum=None, final=0.)

@@ -9,9 +9,11 @@ __all__ = ['PUBLISHED', 'Planned', 'recipe_runs', 'rate_runs', 'named_runs', 'tr
 
 # %% ../nbs/records.ipynb #records002
 import hashlib, os, re, shutil, sys, time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +36,7 @@ class Planned:
     recipe: Recipe  # all settings
     seed: int=0  # of everything that is drawn
     epochs: int|None=None  # the recipe's when not given
-    settings: dict=field(default_factory=dict)  # further arguments of `run_recipe`
+    settings: dict[str, Any]=field(default_factory=dict)  # further arguments of `run_recipe`
     test: bool=True  # evaluate on the test images at the end; not where something is chosen
     weights: bool=False  # keep the weights too, in 16 bits
 
@@ -42,16 +44,16 @@ class Planned:
 PUBLISHED = 'era_utils', 'era_s10', 'eva8_s8', 'eva8_resnetf', 'eva6_s9'  # in the order of the queue
 
 def recipe_runs(
-    chosen,  # recipes
-    seeds,  # a run of each for every seed
+    chosen:Iterable[Recipe],  # recipes
+    seeds:Iterable[int],  # a run of each for every seed
     epochs:int=24,  # of each run
     data:str='cifar10',  # the data set
-) -> list:
+) -> list[Planned]:
     "Plan runs of recipes; a run of another length or on other data has that in its name"
     odd = ('' if data == 'cifar10' else f'{data}-') + ('' if epochs == 24 else f'{epochs}ep-')
     return [Planned(f'recipes/{r.name}-{odd}{seed}', r, seed, epochs) for seed in seeds for r in chosen]
 
-def rate_runs(kind, width, epochs, seeds):
+def rate_runs(kind:str, width:int, epochs:int, seeds:Iterable[int]) -> list[Planned]:
     "Plan short runs over peaks and last rates, judged on the validation images"
     def planned(peak, end, seed):
         schedule = OneCycle(peak/100, peak, epochs, epochs*5/24, final=peak*end)
@@ -60,17 +62,17 @@ def rate_runs(kind, width, epochs, seeds):
     peaks = [(peak, .01) for peak in (.4, .1, .2, .8, 1.6, .05)]
     return [planned(*setting, seed) for seed in seeds for setting in [*peaks, (.4, 0), (.4, .1), (.4, .04)]]
 
-def named_runs(recipe, seeds):
+def named_runs(recipe:Recipe, seeds:Iterable[int]) -> list[Planned]:
     "Plan runs of a recipe whose record bears its name alone"
     return [Planned(f'{recipe.name}-{seed}', recipe, seed) for seed in seeds]
 
-def trick_runs(seeds, width=16):
+def trick_runs(seeds:Iterable[int], width:int=16) -> list[Planned]:
     "Plan short runs of `cpu94` on a small network, with one choice changed at a time, judged on the validation images"
     def small(r): return replace(r, network=r.network | dict(width=width))
     return [Planned(f'tricks/{name}-width{width}-{seed}', small(r), seed, settings=dict(full=False), test=False)
             for name, r in (tricks() | {r.name: r for r in ladder().values()}).items() for seed in seeds]
 
-def fault_runs(seeds):
+def fault_runs(seeds:Iterable[int]) -> list[Planned]:
     "Plan the course's recipe with and without single faults, on a small network for 4 epochs, judged on the validation images"
     def small(r): return replace(r, network=r.network | dict(width=16))
     return [Planned(f'faults/{r.name}-width16-4ep-{seed}', small(r), seed, 4, dict(full=False), test=False)
@@ -79,7 +81,7 @@ def fault_runs(seeds):
 # %% ../nbs/records.ipynb #records005
 def plan(
     kind:str,  # 'cpu' or 'gpu'
-) -> list:
+) -> list[Planned]:
     "Return the runs that this kind of machine makes, most valuable first"
     check_choice('kind', kind, ('cpu', 'gpu'))
     def course(seed): return Planned(f'one_cycle_24-{seed}' if seed else 'one_cycle_24', ONE_CYCLE, seed, weights=not seed)
@@ -95,7 +97,7 @@ def plan(
             *recipe_runs(published[2:], [0]), course(0), course(1), course(2), *recipe_runs(fixed, [0]), *recipe_runs(without, [0]), *recipe_runs(published, [1]), *short]
 
 def is_recorded(
-    path,  # of a record
+    path:Path,  # of a record
 ) -> bool:
     "Return whether a run has a record that can be read"
     try: return bool(read_json(path))
@@ -103,23 +105,23 @@ def is_recorded(
 
 def missing(
     kind:str,  # 'cpu' or 'gpu'
-) -> list:
+) -> list[Planned]:
     "Return the planned runs that have no record yet"
     there = set(record_names())
     return [p for p in plan(kind) if p.name not in there]
 
 # %% ../nbs/records.ipynb #records006
-def find_record_file(p, results=None):
+def find_record_file(p:Planned, results:Path|str|None=None) -> Path:
     "Return where the record of a planned run is, or will be"
     return (Path(results) if results else default_results_folder())/f'{p.name}.json'
 
 def make(
     p:Planned,  # the run
     data:ImageData,  # from `get_data`
-    device=None,  # the best available when not given
-    runs='runs/records',  # folder of the checkpoints
-    results=None,  # folder of the records; the checkout's results/, or results/ in the working folder, when not given
-) -> dict:
+    device:torch.device|str|None=None,  # the best available when not given
+    runs:Path|str='runs/records',  # folder of the checkpoints
+    results:Path|str|None=None,  # folder of the records; the checkout's results/, or results/ in the working folder, when not given
+) -> dict[str, Any]:
     "Make a planned run, or continue it, and return its record as written"
     out, record_file = Path(runs)/p.name, find_record_file(p, results)
     folder = Path(results) if results else default_results_folder()
@@ -143,9 +145,9 @@ def _share_of_others(before, seconds):
     return max(0, round((all_after - all_before - own_after + own_before)/(seconds*os.cpu_count()), 3))
 
 def export_half(
-    full,  # file of weights
-    half,  # file to write
-) -> dict:
+    full:Path|str,  # file of weights
+    half:Path|str,  # file to write
+) -> dict[str, Any]:
     "Save weights again in 16 bits; return what a record says of the file"
     model, notes = load_weights(full)
     content = save_weights(model, half, half=True, **notes).read_bytes()
@@ -153,11 +155,11 @@ def export_half(
 
 # %% ../nbs/records.ipynb #records007
 def make_all(
-    todo,  # planned runs
+    todo:Sequence[Planned],  # planned runs
     data:ImageData,  # from `get_data`
-    device=None,  # the best available when not given
-    **folders,  # `runs` and `results` of `make`
-) -> list:
+    device:torch.device|str|None=None,  # the best available when not given
+    **folders:Any,  # `runs` and `results` of `make`
+) -> list[dict[str, Any]]:
     "Make runs one after another, and return the names of the records made; a run whose files are damaged is named and left"
     made = []
     try:
@@ -177,15 +179,15 @@ def make_all(
 
 def make_missing(
     kind:str,  # 'cpu' or 'gpu'
-    data:ImageData=None,  # CIFAR-10 when not given
+    data:ImageData|None=None,  # CIFAR-10 when not given
     only:str='',  # what their names begin with
-    **folders,  # `runs` and `results` of `make`
-) -> list:
+    **folders:Any,  # `runs` and `results` of `make`
+) -> list[dict[str, Any]]:
     "Make the planned runs that have no record yet, most valuable first"
     device = pick_device('cuda' if kind == 'gpu' else 'cpu')
     return make_all([p for p in missing(kind) if p.name.startswith(only)], data or get_data('cifar10'), device, **folders)
 
-def summarize(record):
+def summarize(record:dict[str, Any]) -> str:
     "Return the result of a run in a few words"
     if 'diverged' in record: return 'diverged'
     accs = dict(valid=record['epochs'][-1]['valid_acc'], test=record['test_acc'])
@@ -206,7 +208,7 @@ def plan_table() -> str:
     return '\n'.join(lines)
 
 # %% ../nbs/records.ipynb #records009
-def baseline_epoch(model, optimizer, batches):
+def baseline_epoch(model:torch.nn.Module, optimizer:torch.optim.Optimizer, batches:Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
     "Train on every batch once, as most tutorials write it: float32, albumentations in workers"
     for x, y in batches:
         torch.nn.functional.cross_entropy(model(x), y).backward()
@@ -232,7 +234,7 @@ def compare_speed(
     batch_size:int=512,  # images in a batch
     workers:int=2,  # processes that augment, for the baseline
     width:int=64,  # of the network
-) -> dict:
+) -> dict[str, Any]:
     "Measure images per second of the baseline and of `fit`'s loop, on the CPU, in turns"
     check_int('batch_size', batch_size, 1, len(data.train))
     def network(): return CustomResNet(width, len(data.classes), logit_scale=.125)
@@ -264,7 +266,7 @@ class _Turn:
 
 # %% ../nbs/records.ipynb #rec-stab
 def speed_table(
-    record:dict,  # of `compare_speed`
+    record:dict[str, Any],  # of `compare_speed`
 ) -> str:
     "Return the comparison as three lines of text"
     rates, ratio = record['images_per_second'], record['ratio']
@@ -273,7 +275,7 @@ def speed_table(
     return '\n'.join([*lines, f'ours is {mean:.2f} times as fast (95 % interval {low:.2f} to {high:.2f}, n={len(ratio)})'])
 
 def limits_table(
-    record:dict,  # of `compare_speed`
+    record:dict[str, Any],  # of `compare_speed`
 ) -> str:
     "Return how near training comes to the rate of matrix products on this CPU, and what the recorded recipes that reach 94 % took"
     share = 6*record['macs']*np.mean(record['images_per_second']['ours'])/record['matrix_flops']

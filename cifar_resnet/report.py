@@ -8,6 +8,7 @@ __all__ = ['write_report']
 # %% ../nbs/report.ipynb #report002
 import base64, html, io
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -130,10 +131,10 @@ def _page(record, preds, sections):
 
 # %% ../nbs/report.ipynb #report003
 def write_report(
-    record:dict,  # of the run: `run.record`, or from `load_record`
+    record:dict[str, Any],  # of the run: `run.record`, or from `load_record`
     model:nn.Module,  # its network
     data:ImageData,  # what it was trained and tested on
-    path,  # of the page, ends in .html
+    path:Path|str,  # of the page, ends in .html
     sample:int=1000,  # test images to damage, for the figure on robustness
 ) -> Path:
     "Write one page about a run: its curves, its errors, and where the network looked"

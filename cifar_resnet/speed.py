@@ -8,37 +8,40 @@ __all__ = ['TRICKS', 'resize', 'norms', 'FreezeScales', 'NormMomentum', 'FastBia
            'RandomHalf', 'HardHalf', 'Scout']
 
 # %% ../nbs/06_speed.ipynb #spd001
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from .anatomy import count_macs
-from .augment import Flip, happens
+from .augment import Batches, Flip, happens
 from .core import check_choice, check_int, check_number
+from .data import ImageData, Split
 from .device import Optim, Precision, memory_format
 from .model import CustomResNet
 
 # %% ../nbs/06_speed.ipynb #spd010
 def resize(
-    images,  # normalized, (N, C, 32, 32)
+    images:torch.Tensor,  # normalized, (N, C, 32, 32)
     side:int,  # of the result, in pixels
-):
+) -> torch.Tensor:
     "Return smaller images: bilinear, with antialiasing"
     if images.shape[-1] == side: return images
     small = F.interpolate(images, (side, side), mode='bilinear', antialias=True)
     return small.contiguous(memory_format=memory_format(images.device))
 
 # %% ../nbs/06_speed.ipynb #spd020
-def norms(model):
+def norms(model:nn.Module) -> list[nn.BatchNorm2d]:
     "Return the batch norms of a network"
     return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
 
 @dataclass(frozen=True)
 class FreezeScales:
     "Keep the scale of every batch norm at 1"
-    def __call__(self, model, split):
+    def __call__(self, model:nn.Module, split:Split) -> None:
         for norm in norms(model): nn.init.ones_(norm.weight).requires_grad_(False)
 
 @dataclass(frozen=True)
@@ -46,9 +49,9 @@ class NormMomentum:
     "Let the running statistics of every batch norm follow the batches faster or slower"
     share: float=.4  # of each batch in them; PyTorch's own is 0.1
 
-    def __post_init__(self): check_number('share', self.share, above=0, most=1)
+    def __post_init__(self) -> None: check_number('share', self.share, above=0, most=1)
 
-    def __call__(self, model, split):
+    def __call__(self, model:nn.Module, split:Split) -> None:
         for norm in norms(model): norm.momentum = self.share
 
 # %% ../nbs/06_speed.ipynb #spd021
@@ -57,11 +60,11 @@ class FastBias(Optim):
     "SGD whose biases of batch norms learn faster and decay as much less"
     bias_factor: float=64.  # of their learning rate
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_number('bias_factor', self.bias_factor, above=0)
 
-    def make(self, model, lr):
+    def make(self, model:nn.Module, lr:float) -> torch.optim.Optimizer:
         optimizer, biases = super().make(model, lr), {id(norm.bias) for norm in norms(model)}
         for group in list(optimizer.param_groups):
             fast = [p for p in group['params'] if id(p) in biases]
@@ -72,10 +75,10 @@ class FastBias(Optim):
 
 # %% ../nbs/06_speed.ipynb #spd030
 def whitening_filters(
-    split,  # training images
+    split:Split,  # training images
     eps:float=1e-2,  # added to each variance
     images:int=2000,  # that the patches come from
-):  # (27, 3, 3, 3) for color images
+) -> torch.Tensor:  # (27, 3, 3, 3) for color images
     "Return the filters that turn 3 × 3 patches into uncorrelated numbers of variance 1, strongest pattern first"
     chosen = torch.from_numpy(split.images[:images]).permute(0, 3, 1, 2)/255
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (split.mean, split.std))
@@ -88,9 +91,9 @@ class Whiten:
     "Start the first convolution as patch whitening: each filter and its negative"
     learns: str='nothing'  # 'nothing', 'filters', or 'mixture': what a 1 × 1 convolution after fixed whitening would learn
 
-    def __post_init__(self): check_choice('learns', self.learns, ('nothing', 'filters', 'mixture'))
+    def __post_init__(self) -> None: check_choice('learns', self.learns, ('nothing', 'filters', 'mixture'))
 
-    def __call__(self, model, split):
+    def __call__(self, model:nn.Module, split:Split) -> None:
         weight = model.prep.conv.weight
         filters = whitening_filters(split).to(weight)
         few = filters[:len(weight)//2]
@@ -98,7 +101,7 @@ class Whiten:
         if self.learns == 'nothing': weight.requires_grad_(False)
         if self.learns == 'mixture': weight.register_hook(lambda grad: mix_gradient(grad, filters))
 
-def mix_gradient(grad, filters):
+def mix_gradient(grad:torch.Tensor, filters:torch.Tensor) -> torch.Tensor:
     "Return the step of the 3 × 3 filters that equals a step of the 1 × 1 convolution after `filters`"
     flat = filters.flatten(1)
     return (grad.flatten(1) @ flat.T @ flat).view_as(grad)
@@ -107,14 +110,14 @@ def mix_gradient(grad, filters):
 @dataclass(frozen=True)
 class Dirac:
     "Let the first filters of every convolution but the first pass their input on unchanged"
-    def __call__(self, model, split):
+    def __call__(self, model:nn.Module, split:Split) -> None:
         for conv in [m for m in model.modules() if isinstance(m, nn.Conv2d)][1:]: nn.init.dirac_(conv.weight.data[:conv.in_channels])
 
 # %% ../nbs/06_speed.ipynb #spd040
 def orthogonalize(
-    matrix,  # a gradient, (rows, columns)
+    matrix:torch.Tensor,  # a gradient, (rows, columns)
     steps:int=3,  # of the iteration
-):
+) -> torch.Tensor:
     "Return nearly the orthogonal matrix nearest to `matrix`: Newton–Schulz pulls its singular values toward 1"
     x = matrix/(matrix.norm() + 1e-7)
     if flat := len(x) > x.shape[1]: x = x.T
@@ -127,7 +130,7 @@ def orthogonalize(
 class MuonSGD(torch.optim.Optimizer):
     "Orthogonalized steps of fixed length for filter banks; SGD with Nesterov momentum for the rest"
     @torch.no_grad()
-    def step(self):
+    def step(self) -> None:
         for group in self.param_groups:
             for p in group['params']:
                 if p.grad is None: continue
@@ -152,13 +155,13 @@ class Muon:
     steps: int=3  # of Newton–Schulz
     name: str='muon'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice('optimizer of a recipe with Muon', self.name, ('muon',)), check_int('steps', self.steps, 1, 20)
         for name in 'momentum', 'sgd_momentum': check_number(name, getattr(self, name), least=0, below=1)
         for name in 'bias_factor', 'head_factor': check_number(name, getattr(self, name), above=0)
         check_number('weight_decay', self.weight_decay, least=0)
 
-    def make(self, model, lr):
+    def make(self, model:nn.Module, lr:float) -> MuonSGD:
         "Return the optimizer for the weights of `model`"
         params = [p for p in model.parameters() if p.requires_grad]
         dtype = torch.bfloat16 if Precision.pick(params[0].device).dtype == torch.bfloat16 else torch.float32
@@ -175,22 +178,22 @@ class AlternatingFlip:
     "Mirror each image in every second epoch; in which, is drawn once for each image"
     alternates = True
 
-    def draw(self, n, generator, turns=None):
+    def draw(self, n:int, generator:torch.Generator, turns:torch.Tensor|None=None) -> torch.Tensor:
         "Return for each image whether it is mirrored: its turn; drawn where there are no epochs"
         return happens(n, .5, generator).long() if turns is None else turns
 
     place = Flip.place
 
 # %% ../nbs/06_speed.ipynb #spd060
-def shift(images, by):
+def shift(images:torch.Tensor, by:int) -> torch.Tensor:
     "Return images moved by `by` pixels down and to the right; the border is reflected"
     size, pad = images.shape[-1], abs(by)
     return F.pad(images, (pad,)*4, mode='reflect')[..., pad - by:pad - by + size, pad - by:pad - by + size]
 
 class Shifted:
     "Batches whose images are moved by a few pixels"
-    def __init__(self, batches, by): self.batches, self.by, self.labels = batches, by, batches.labels
-    def __iter__(self): return ((shift(x, self.by), y) for x, y in self.batches)
+    def __init__(self, batches:Batches, by:int) -> None: self.batches, self.by, self.labels = batches, by, batches.labels
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]: return ((shift(x, self.by), y) for x, y in self.batches)
 
 # %% ../nbs/06_speed.ipynb #spd036
 class _GhostNorm(nn.BatchNorm2d):
@@ -203,9 +206,9 @@ class GhostNorms:
     "Let every batch norm in training work on a few images at a time"
     images: int=32  # in each part of the batch
 
-    def __post_init__(self): check_int('images', self.images, 2)
+    def __post_init__(self) -> None: check_int('images', self.images, 2)
 
-    def __call__(self, model, split):
+    def __call__(self, model:nn.Module, split:Split) -> None:
         for norm in norms(model): norm.__class__, norm.ghosts = _GhostNorm, self.images
 
 # %% ../nbs/06_speed.ipynb #spd051
@@ -215,14 +218,14 @@ class Jitter:
     brightness: float=.1  # largest change, as a share of white
     contrast: float=.1  # largest change, as a share of the image's own
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in 'brightness', 'contrast': check_number(name, getattr(self, name), least=0, most=1)
 
-    def draw(self, n, generator):
+    def draw(self, n:int, generator:torch.Generator) -> torch.Tensor:
         "Draw for each image the two changes, from -1 to 1 times the largest"
         return 2*torch.rand(n, 2, generator=generator, device=generator.device) - 1
 
-    def apply(self, images, drawn):
+    def apply(self, images:torch.Tensor, drawn:torch.Tensor) -> torch.Tensor:
         lighter, stronger = ((drawn[:, i]*most)[:, None, None, None] for i, most in enumerate((self.brightness, self.contrast)))
         mean = images.float().mean((1, 2, 3), keepdim=True)
         return (mean + (images - mean)*(1 + stronger) + 255*lighter).round().clamp(0, 255).to(images.dtype)
@@ -231,13 +234,13 @@ class Jitter:
 @dataclass(frozen=True)
 class RandomHalf:
     "Train on half of every batch, chosen at random"
-    def make(self, data, device): return self
+    def make(self, data:ImageData, device:torch.device) -> 'RandomHalf': return self
 
-    def choose(self, x, y):
+    def choose(self, x:torch.Tensor, y:torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         half = (len(y) + 1)//2  # the order is random already
         return x[:half], y[:half]
 
-    def macs(self): return 0
+    def macs(self) -> int: return 0
 
 @dataclass(frozen=True)
 class HardHalf:
@@ -246,20 +249,20 @@ class HardHalf:
     side: int=16  # of the images it sees, in pixels
     lr: float=.1  # its learning rate
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_int('width', self.width, 8, 128), check_int('side', self.side, 16, 32), check_number('lr', self.lr, above=0)
 
-    def make(self, data, device): return Scout(self, data, device)
+    def make(self, data:ImageData, device:torch.device) -> 'Scout': return Scout(self, data, device)
 
 class Scout:
     "A small network that learns on every image, and names those with the largest loss"
-    def __init__(self, settings, data, device):
+    def __init__(self, settings:HardHalf, data:ImageData, device:torch.device) -> None:
         self.side, self.precision = settings.side, Precision.pick(device)
         network = CustomResNet(settings.width, len(data.classes), data.train.images.shape[-1], logit_scale=.125)
         self.model = network.to(device, memory_format=memory_format(device)).train()
         self.optimizer = Optim().make(self.model, settings.lr)
 
-    def choose(self, x, y):
+    def choose(self, x:torch.Tensor, y:torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         "Learn from a batch; return its harder half"
         with self.precision.autocast(): logits = self.model(resize(x, self.side))
         losses = F.cross_entropy(logits.float(), y, reduction='none')
@@ -269,11 +272,11 @@ class Scout:
         hardest = losses.detach().topk((len(y) + 1)//2).indices
         return x[hardest].contiguous(memory_format=memory_format(x.device)), y[hardest]
 
-    def macs(self): return count_macs(self.model, self.side)
+    def macs(self) -> int: return count_macs(self.model, self.side)
 
-    def state_dict(self): return dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
+    def state_dict(self) -> dict[str, Any]: return dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state:dict[str, Any]) -> None:
         for name in state: getattr(self, name).load_state_dict(state[name])
 
 # %% ../nbs/06_speed.ipynb #spd090

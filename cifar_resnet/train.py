@@ -7,10 +7,12 @@ __all__ = ['HEADER', 'OneCycle', 'FitConfig', 'train_epoch', 'Run', 'fit', 'comp
 
 # %% ../nbs/03_one_cycle.ipynb #418a1d96
 import math, time
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,12 +24,16 @@ from .anatomy import count_macs, layer_table
 from .augment import Batches, default_augment
 from .checkpoint import RunFolder, check_history
 from .core import Diverged, check_choice, check_int, check_kind, check_number, fingerprint, from_plain, make_bar, one_line, styled, to_plain
-from .data import ImageData
+from .data import ImageData, Split
 from .device import (Optim, Precision, World, check_trainable, current_world, evaluating, fastest_convolutions, memory_format, peak_memory,
                                  pick_device, preserve_randomness, reuse_memory, set_rates, unwrap)
 from .loggers import check_logger, open_logger
 from .model import describe_network
 from .speed import Shifted, resize
+
+if TYPE_CHECKING:
+    from cifar_resnet.speed import Muon
+    from matplotlib.figure import Figure
 
 # %% ../nbs/03_one_cycle.ipynb #78ff9fd1
 def _blend(anneal, start, end, share):
@@ -43,13 +49,13 @@ class OneCycle:
     epochs: int=24  # of the whole cycle
     peak_epoch: float=5  # the peak is at its end; 0 falls from the first step
     anneal: str='linear'  # 'linear' or 'cos'
-    momentum: tuple|None=(.85, .95)  # at the peak, and at both ends; None leaves the optimizer's own
+    momentum: tuple[float, float]|None=(.85, .95)  # at the peak, at both ends; None: the optimizer's own
     final: float|None=None  # the last learning rate; `lr_min` when not given
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in _check_cycle(self).items(): object.__setattr__(self, name, value)
 
-    def at(self, step, per_epoch:int):  # (learning rate, momentum)
+    def at(self, step:int, per_epoch:int) -> tuple[float, float|None]:
         "Return the learning rate and momentum of a step, counted from 0; beyond the last step both continue along the curve"
         total, final = self.epochs*per_epoch, self.lr_min if self.final is None else self.final
         peak, last = max(self.peak_epoch*total/self.epochs - 1, 0), total - 1
@@ -59,7 +65,7 @@ class OneCycle:
         lr = _blend(self.anneal, *lrs, share)
         return lr, self.momentum and _blend(self.anneal, *momenta, share)
 
-    def stretch(self, epochs:int):
+    def stretch(self, epochs:int) -> 'OneCycle':
         "Return the same course over another number of epochs"
         check_int('epochs', epochs, 1, 1_000_000)
         return replace(self, epochs=epochs, peak_epoch=self.peak_epoch*epochs/self.epochs)
@@ -88,7 +94,7 @@ def _check_momentum(pair):
 @dataclass(frozen=True)
 class FitConfig:
     "All settings of a run except the network, the data and the schedule"
-    optim: Optim=field(default_factory=Optim)
+    optim: 'Optim|Muon'=field(default_factory=Optim)
     augment: object='default'  # `Steps`, any function of a uint8 batch and a generator, None, or 'default' for the assignment's
     batch_size: int=512  # images in a step
     accumulate: int=1  # parts that a batch is cut into, to fit a small GPU
@@ -98,8 +104,8 @@ class FitConfig:
     ema: float|None=None  # decay of a running average of the weights, which is then evaluated
     compile: bool=False  # torch.compile the network
     sync_bn: bool=False  # with several GPUs: batch norm works on the whole batch, not on the share of each
-    before: tuple=()  # what is done to the network first, each a function of it and the training images: `FreezeScales()`, `Whiten()`, …
-    sizes: tuple=()  # side of the images in training, from the first epochs to the last, as in (16, 24, 32); their own size throughout when empty
+    before: tuple[Callable[[nn.Module, Split], Any], ...]=()  # what is done to the network first, each a function of it and the training images: `FreezeScales()`, `Whiten()`, …
+    sizes: tuple[int, ...]=()  # side of the images in training, from the first epochs to the last, as in (16, 24, 32); their own size throughout when empty
     half: object=None  # train on half of every batch: `RandomHalf()` or `HardHalf()`
     early_until: float=1.  # share of the run after which `prep` and `layer1` no longer learn
     views: int=2  # of each test image: 2 for `test_acc_flip`; 6 adds `test_acc_six`
@@ -109,7 +115,7 @@ class FitConfig:
     progress: bool=True  # show a bar and a table
     logger: str|None=None  # where figures go beside the run's CSV file: 'tensorboard', 'wandb' or 'mlflow'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_int('batch_size', self.batch_size, 1), check_int('accumulate', self.accumulate, 1, self.batch_size), check_int('seed', self.seed, 0, 2**64 - 1)
         check_number('label_smoothing', self.label_smoothing, least=0, below=1), check_number('l1', self.l1, least=0)
         check_choice('precision', self.precision, ('auto', 'float32', 'bfloat16', 'float16'))
@@ -124,19 +130,19 @@ class FitConfig:
         if not hasattr(self.optim, 'make'): raise ValueError(f"optim must be an Optim, as in Optim('adam') (got {self.optim!r})")
         if not (self.augment is None or self.augment == 'default' or callable(self.augment)): raise ValueError(f'augment must be Steps(…), a function of a batch, or None (got {self.augment!r})')
 
-    def identity(self):
+    def identity(self) -> dict[str, Any]:
         "Return the settings that a result depends on, as plain values; the augmentation is recorded beside them, as it was resolved"
         without = 'augment', 'device', 'progress', 'logger'
         later = 'sync_bn', 'before', 'sizes', 'half', 'early_until', 'views'  # left out at their defaults, so checkpoints from before they were there continue
         kept = [f.name for f in fields(self) if f.name not in without and not (f.name in later and getattr(self, f.name) == f.default)]
         return {name: to_plain(getattr(self, name)) for name in kept}
 
-    def side_at(self, epoch, epochs):
+    def side_at(self, epoch:int, epochs:int) -> int|None:
         "Return the side that images are resized to in an epoch, counted from 0; None where they are not"
         return self.sizes[epoch*len(self.sizes)//epochs] if self.sizes else None
 
 # %% ../nbs/03_one_cycle.ipynb #544c6887
-def train_epoch(trainer, progress=None):
+def train_epoch(trainer:'Trainer', progress:'Progress|None'=None) -> tuple[float, float]:
     "Train on every image once; return mean loss and accuracy"
     model, config, optimizer, scaler, world = trainer.model, trainer.config, trainer.optimizer, trainer.scaler, trainer.world
     sums, seen = torch.zeros(2, device=trainer.device), 0
@@ -162,12 +168,12 @@ def train_epoch(trainer, progress=None):
 class Run:
     "The result of `fit`"
     model: nn.Module  # the trained network (the averaged one, with `ema`), in eval mode
-    history: list  # a dict for every epoch
+    history: list[dict[str, Any]]  # a dict for every epoch
     test_acc: float|None  # accuracy on the test images; None where the data has none
     test_acc_flip: float|None  # averaged over each image and its mirror image; None for digits
-    record: dict  # everything as plain values, for `save_record` and `plot_run`
+    record: dict[str, Any]  # everything as plain values, for `save_record` and `plot_run`
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         text = f'Run of {len(self.history)} epoch{"s"*(len(self.history) != 1)}'
         if self.test_acc is not None: text += f': test accuracy {self.test_acc:.2%}'
         if self.test_acc_flip is not None: text += f', {self.test_acc_flip:.2%} with flips'
@@ -179,10 +185,10 @@ def fit(
     model:nn.Module,  # returns logits; trained in place
     data:ImageData,  # any data set
     schedule:OneCycle,  # learning rate and momentum of every step
-    config:FitConfig=None,  # the other settings
-    out=None,  # a folder for checkpoints, weights and the record; nothing is saved when not given
-    resume=None,  # a checkpoint to continue
-    **settings,  # fields of `FitConfig`, as in fit(…, batch_size=64, full=True)
+    config:FitConfig|None=None,  # the other settings
+    out:Path|str|None=None,  # where checkpoints, weights and record go; nowhere if not given
+    resume:Path|str|None=None,  # a checkpoint to continue
+    **settings:Any,  # fields of `FitConfig`, as in fit(…, batch_size=64, full=True)
 ) -> Run:
     "Train with one cycle, then evaluate on the test images, once"
     config, folder = replace(check_kind('config', config or FitConfig(), 'FitConfig'), **settings), RunFolder(out)
@@ -202,18 +208,18 @@ def fit(
 
 # %% ../nbs/03_one_cycle.ipynb #47e6d34f
 def compute_loss(
-    logits,  # of a batch
-    labels,  # of the same batch
-    model,  # for the L1 penalty on its parameters
+    logits:torch.Tensor,  # of a batch
+    labels:torch.Tensor,  # of the same batch
+    model:nn.Module,  # for the L1 penalty on its parameters
     label_smoothing:float=0.,  # share of the label given to all classes
     l1:float=0.,  # weight of the penalty
-):
+) -> torch.Tensor:
     "Return the cross-entropy, plus an L1 penalty where asked for"
     loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
     return loss + l1*sum(p.abs().sum() for p in model.parameters()) if l1 else loss
 
 # %% ../nbs/03_one_cycle.ipynb #da4a1852
-def check_finite(trainer, means, whole=True):
+def check_finite(trainer:'Trainer', means:torch.Tensor, whole:bool=True) -> tuple[float, float]:
     "Return mean loss and accuracy as plain numbers; a loss that is not finite ends the run"
     loss, acc = means.tolist()
     if math.isfinite(loss) or not whole and trainer.world.size > 1: return loss, acc  # several processes stop together, after the epoch
@@ -223,10 +229,10 @@ def check_finite(trainer, means, whole=True):
 @torch.no_grad()
 def infer(
     model:nn.Module,  # returns logits; keeps its mode
-    batches:Batches,  # what to evaluate
-    precision:Precision=None,  # as in training; the fastest for the device when not given
+    batches:Batches|Shifted,  # what to evaluate
+    precision:Precision|None=None,  # as in training; the fastest for the device when not given
     flip:bool=False,  # also for the mirror images
-):
+) -> Iterator[tuple[torch.Tensor, torch.Tensor|None, torch.Tensor]]:
     "Yield (logits, logits of the mirror images or None, labels), batch by batch"
     precision = precision or Precision.pick(batches.labels.device)
     def compute(x):
@@ -237,10 +243,10 @@ def infer(
 def evaluate(
     model:nn.Module,  # returns logits; keeps its mode
     batches:Batches,  # what to evaluate
-    precision:Precision=None,  # as in training; the fastest for the device when not given
+    precision:Precision|None=None,  # as in training; the fastest for the device when not given
     flip:bool=False,  # average the logits of each image and its mirror image
-    world:World=None,  # the processes that evaluate a part each; one process when not given
-):  # (mean loss, accuracy as a fraction)
+    world:World|None=None,  # the processes that evaluate a part each; one process when not given
+) -> tuple[float, float]:  # (mean loss, accuracy as a fraction)
     "Evaluate a network on every image once"
     sums, world = torch.zeros(2, device=batches.labels.device), world or World()
     for logits, mirrored, y in infer(model, batches, precision, flip):
@@ -254,7 +260,26 @@ def evaluate(
 # %% ../nbs/03_one_cycle.ipynb #1eb2d591
 class Trainer:
     "Everything that changes while training: weights, optimizer, epoch, history"
-    def __init__(self, model, data, schedule, config):
+    data:ImageData
+    schedule:OneCycle
+    config:FitConfig
+    device:torch.device
+    world:World
+    precision:Precision
+    split:Split  # the images to train on
+    train_batches:Batches
+    valid_batches:Batches|None
+    model:nn.Module
+    forward:Any  # the network to call in training: compiled, or wrapped for several processes
+    average:AveragedModel|None  # of the weights, with `ema`
+    half:Any  # what chooses half of every batch
+    optimizer:torch.optim.Optimizer
+    scaler:torch.amp.GradScaler
+    step:int  # of the whole run, counted from 0
+    history:list[dict[str, Any]]
+    compile_seconds:float
+
+    def __init__(self, model:nn.Module, data:ImageData, schedule:OneCycle, config:FitConfig) -> None:
         self.data, self.schedule, self.config, self.device, self.world = data, schedule, config, pick_device(config.device), current_world()
         check_processes(data, config, self.device, self.world)
         self.precision, self.split = Precision.pick(self.device, config.precision), data.full if config.full else data.train
@@ -275,28 +300,28 @@ class Trainer:
         if self.device.type == 'cuda': torch.cuda.reset_peak_memory_stats(self.device)
 
     @property
-    def epoch(self): return len(self.history)
+    def epoch(self) -> int: return len(self.history)
 
     @property
-    def lr(self): return self.optimizer.param_groups[0]['lr']
+    def lr(self) -> float: return self.optimizer.param_groups[0]['lr']
 
     @property
-    def tested(self):
+    def tested(self) -> nn.Module:
         "The network to evaluate: the average, where there is one"
         return self.average.module if self.average else self.model
 
     @property
-    def rebuilds(self):
+    def rebuilds(self) -> bool:
         "Whether each epoch builds a new optimizer, which the schedule does not reach"
         return getattr(self.config.optim, 'rebuilt_at', None) is not None
 
     @cached_property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         "Sixteen hex digits of the training images and labels, for checkpoints"
         return fingerprint(self.split.images, self.split.labels)
 
     @property
-    def pflop(self):
+    def pflop(self) -> float:
         "Floating-point operations of all epochs so far, in units of 10¹⁵: two for each multiply-add, forward once and backward twice"
         n, config, epochs = len(self.split), self.config, self.schedule.epochs
         def count(epoch):
@@ -305,24 +330,24 @@ class Trainer:
             return sum(row['macs']*(2 if row['name'].startswith(early) else 6) for row in rows)
         return n*sum(count(epoch)/(2 if self.half else 1) + (6*self.half.macs() if self.half else 0) for epoch in range(self.epoch))/1e15
 
-    def early_rests(self, epoch):
+    def early_rests(self, epoch:int) -> bool:
         "Return whether `prep` and `layer1` no longer learn in an epoch, counted from 0"
         return epoch >= self.config.early_until*self.schedule.epochs
 
-    def batches(self):
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         "Yield the batches of an epoch, or the chosen half of each"
         for x, y in self.train_batches: yield self.half.choose(x, y) if self.half else (x, y)
 
-    def make_optimizer(self):
+    def make_optimizer(self) -> torch.optim.Optimizer:
         "Return the optimizer, at the learning rate of the first step"
         return self.config.optim.make(self.model, self.schedule.at(0, len(self.train_batches))[0])
 
-    def set_rates(self):
+    def set_rates(self) -> None:
         "Give the optimizer the learning rate and momentum of this step; after the end of the schedule, those of its last step"
         per_epoch = len(self.train_batches)
         if not self.rebuilds: set_rates(self.optimizer, *self.schedule.at(min(self.step, self.schedule.epochs*per_epoch - 1), per_epoch))
 
-    def warm_up(self):
+    def warm_up(self) -> None:
         "Where the network is compiled, do so for all shapes of the run, so that the seconds of an epoch are training alone; leave the weights as they were"
         start, held = time.perf_counter(), deepcopy(self.model.state_dict())
         epochs, n, last = self.schedule.epochs, self.config.batch_size, len(self.split) % self.config.batch_size
@@ -339,25 +364,25 @@ class Trainer:
         self.compile_seconds = time.perf_counter() - start
 
     @property
-    def images_in_step(self):
+    def images_in_step(self) -> int:
         "Images that this step trains on, over all processes"
         done = self.step % len(self.train_batches)*self.config.batch_size
         n = min(self.config.batch_size, len(self.split) - done)
         return (n + 1)//2 if self.half else n
 
-    def parts(self, x, y):
+    def parts(self, x:torch.Tensor, y:torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         "Yield a batch in parts, to fit a small GPU; with the last one, the processes average their gradients"
         x = resize(x, self.config.side_at(self.epoch, self.schedule.epochs) or x.shape[-1])
         parts = list(zip(x.chunk(self.config.accumulate), y.chunk(self.config.accumulate)))
         for i, part in enumerate(parts):
             with self.world.sync_when(i == len(parts) - 1, self.forward): yield part
 
-    def average_buffers(self):
+    def average_buffers(self) -> None:
         "Give every process the mean of all running statistics, so that all evaluate the same network"
         networks = [self.model, *([self.average.module] if self.average else [])]
         self.world.average([b for network in networks for b in network.buffers() if b.is_floating_point()])
 
-    def one_epoch(self, progress=None):
+    def one_epoch(self, progress:'Progress|None'=None) -> dict[str, Any]:
         "Train for an epoch, evaluate on the validation images, and return the new row of the history"
         if self.config.compile and not self.compile_seconds: self.warm_up()
         start = time.perf_counter()
@@ -373,7 +398,7 @@ class Trainer:
                                  seconds=seconds, images_per_second=len(self.split)/seconds))
         return self.history[-1]
 
-    def test(self):
+    def test(self) -> dict[str, Any]:
         "Evaluate on the test images, once; None for each figure where there are none"
         mirrors, six = self.data.mirrors, {} if self.config.views == 2 else dict(test_acc_six=None)
         if not len(self.data.test): return dict(test_loss=None, test_acc=None, test_acc_flip=None) | six
@@ -399,18 +424,18 @@ class Trainer:
         others = dict(average=self.average, half=self.half if hasattr(self.half, 'state_dict') else None)
         return parts | {name: part for name, part in others.items() if part}
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         "Return the state of everything that changes, except the history"
         return {name: part.state_dict() for name, part in self._parts().items()}
 
-    def load_state_dict(self, state, history):
+    def load_state_dict(self, state:dict[str, Any], history:Iterable[dict[str, Any]]) -> None:
         "Continue from a `state_dict` and the history that belongs to it"
         for name, part in self._parts().items(): part.load_state_dict(state[name])
         self.history = list(history)
         self.step, self.train_batches.epoch = self.epoch*len(self.train_batches), self.epoch
 
 # %% ../nbs/03_one_cycle.ipynb #d12f9e42
-def check_fit(model, data, schedule, config):
+def check_fit(model:nn.Module, data:ImageData, schedule:OneCycle, config:FitConfig) -> None:
     "Raise a `ValueError` for what cannot be trained, before any work"
     check_trainable(unwrap(model)), pick_device(config.device)
     check_kind('data', data, 'ImageData'), check_kind('schedule', schedule, 'OneCycle')
@@ -431,7 +456,7 @@ def check_fit(model, data, schedule, config):
         count_macs(network), describe_network(network)  # the record needs both: better an error now than after the last epoch
 
 # %% ../nbs/03_one_cycle.ipynb #scale-chk
-def check_processes(data, config, device, world):
+def check_processes(data:ImageData, config:FitConfig, device:torch.device, world:World) -> None:
     "Raise a `ValueError` for what several processes cannot train together"
     if config.sync_bn and device.type != 'cuda': raise ValueError(f'sync_bn needs GPUs: PyTorch has no synchronized batch norm for device {device.type}; leave it out')
     if world.size > 1 and (config.half or config.early_until < 1): raise ValueError('half and early_until are for one process: leave them out')
@@ -442,7 +467,7 @@ def check_processes(data, config, device, world):
         if 0 < (n := len(getattr(data, name))) < world.size: raise ValueError(f'data.{name} has {n} images, which is too few for {world.size} processes')
 
 # %% ../nbs/03_one_cycle.ipynb #451ade04
-def finish(trainer, folder):
+def finish(trainer:Trainer, folder:RunFolder) -> Run:
     "Evaluate on the test images; save and return the run"
     model, config, data, split, history = trainer.tested.eval(), trainer.config, trainer.data, trainer.split, trainer.history
     tested = trainer.test()
@@ -458,7 +483,7 @@ def finish(trainer, folder):
     return Run(model, history, tested['test_acc'], tested['test_acc_flip'], record)
 
 # %% ../nbs/03_one_cycle.ipynb #rec-check
-def check_record(record:dict) -> dict:
+def check_record(record:dict[str, Any]) -> dict[str, Any]:
     "Return the record of a run if all that a report reads is there; raise a `ValueError` that says what is not"
     kinds = dict(data=str, images=int, network=dict, n_params=int, schedule=dict, config=dict, precision=str, seed=int, seconds=(int, float), steps_per_epoch=int)
     for name, kind in kinds.items():
@@ -484,7 +509,7 @@ def check_record(record:dict) -> dict:
 HEADER = (f"{'epoch':>5} {'last lr':>9} {'train loss':>11} {'train acc':>9} {'valid loss':>11} {'valid acc':>9} "
           f"{'seconds':>8} {'images/s':>9}")
 
-def epoch_row(row:dict) -> str:  # one entry of a run's history
+def epoch_row(row:dict[str, Any]) -> str:  # one entry of a run's history
     "Return one epoch as a line of the table under `HEADER`"
     train = f"{row['train_loss']:>11.4f} {row['train_acc']:>9.2%}"
     valid = f"{row['valid_loss']:>11.4f} {row['valid_acc']:>9.2%}" if row['valid_acc'] is not None else ' '*21
@@ -493,9 +518,9 @@ def epoch_row(row:dict) -> str:  # one entry of a run's history
 # %% ../nbs/03_one_cycle.ipynb #b5c1141a
 class Progress:
     "A bar and a table; it asks the device for a number about twice a second, not after every step"
-    def __init__(self, trainer): self.trainer, self.on, self.next_look = trainer, trainer.config.progress and trainer.world.is_first, time.monotonic() + .5
+    def __init__(self, trainer:Trainer) -> None: self.trainer, self.on, self.next_look = trainer, trainer.config.progress and trainer.world.is_first, time.monotonic() + .5
 
-    def __enter__(self):
+    def __enter__(self) -> 'Progress':
         trainer = self.trainer
         images = len(trainer.split)/(2 if trainer.half else 1)
         self.bar = make_bar(total=images*trainer.schedule.epochs, initial=images*trainer.epoch, unit=' images', unit_scale=True, leave=False,
@@ -503,19 +528,19 @@ class Progress:
         if self.on: tqdm.write('\n'.join([HEADER, *map(epoch_row, trainer.history)]))
         return self
 
-    def __exit__(self, *error): self.bar.close()
+    def __exit__(self, *error:object) -> None: self.bar.close()
 
-    def advance(self, n):
+    def advance(self, n:float) -> bool:
         "Count `n` images; return whether it is time to show loss and accuracy"
         self.bar.update(n)
         return time.monotonic() >= self.next_look
 
-    def show(self, trainer, loss, acc):
+    def show(self, trainer:Trainer, loss:float, acc:float) -> None:
         epoch = f'epoch {trainer.epoch + 1}/{trainer.schedule.epochs}'
         self.bar.set_postfix_str(f'{epoch}, loss {loss:.3f}, acc {acc:.1%}, lr {trainer.lr:.2g}', refresh=False)
         self.next_look = time.monotonic() + .5
 
-    def print(self, row):
+    def print(self, row:dict[str, Any]) -> None:
         if self.on: tqdm.write(epoch_row(row))
 
 # %% ../nbs/03_one_cycle.ipynb #ab0c31cc
@@ -523,7 +548,7 @@ class Progress:
 def plot_schedule(
     schedule:OneCycle,  # any
     per_epoch:int=98,  # steps in an epoch; 50,000 images in batches of 512 make 98
-):  # a matplotlib figure
+) -> 'Figure':  # a matplotlib figure
     "Draw learning rate and momentum against the step, on two axes"
     import matplotlib.pyplot as plt, seaborn as sns
     blue, orange = sns.color_palette('deep')[:2]
@@ -543,7 +568,7 @@ def plot_schedule(
 
 # %% ../nbs/03_one_cycle.ipynb #6ce4593d
 @styled
-def plot_run(record:dict):  # of a `Run`, or from `load_record`
+def plot_run(record:dict[str, Any]) -> 'Figure':  # of a `Run`, or from `load_record`
     "Draw loss and accuracy of every epoch; for CIFAR-10, with the usual marks"
     import matplotlib.pyplot as plt, seaborn as sns
     deep, epochs = sns.color_palette('deep'), record['epochs']
@@ -569,10 +594,10 @@ def _mark_goals(ax):
 # %% ../nbs/06_speed.ipynb #spd061
 def average_views(
     model:nn.Module,  # returns logits; keeps its mode
-    split,  # images that may be mirrored
+    split:Split,  # images that may be mirrored
     share:float=1.,  # of the images, most doubtful first, that get six views; the others get two
-    precision:Precision=None,  # as in training; the fastest for the device when not given
-):  # (N, classes)
+    precision:Precision|None=None,  # as in training; the fastest for the device when not given
+) -> torch.Tensor:  # (N, classes)
     "Return logits averaged over two views of each image (itself, mirrored), or six (these, and moved by a pixel each way)"
     device = next(model.parameters()).device
     def look(part, by): return sum(torch.cat(logits) for logits in list(zip(*infer(model, Shifted(Batches(part, 1000, device=device), by), precision, flip=True)))[:2])/2

@@ -1,6 +1,10 @@
-"""Try the built site in a real browser: errors, links, search, themes, keyboard, copying, widths, weight. `make test-site` builds it first."""
+"""Try the built site in a real browser: errors, links, search, themes, keyboard, copying, widths, weight.
+
+`make test-site` builds it first; `make check-site` takes the one in _docs, or in the folder that CIFAR_RESNET_SITE names.
+"""
 import contextlib
 import functools
+import html
 import http.server
 import io
 import os
@@ -15,16 +19,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from nbdev.config import get_config
 from PIL import Image
 from processes import HANG
 
 ROOT = Path(__file__).resolve().parent.parent
-SITE = ROOT/'_docs'
+SITE = Path(os.environ.get('CIFAR_RESNET_SITE') or ROOT/'_docs')
 sys.path.insert(0, str(ROOT/'.ci'))
 import cells  # noqa: E402
 import figures  # noqa: E402
 
-PAGES = sorted(p.name for p in SITE.glob('*.html'))
+PAGES = sorted(p.name for p in SITE.glob('*.html') if p.name != '404.html')
+REFERENCE = [p for p in PAGES if p.startswith('reference-')]  # a page for each module, beside those of notebooks
+BASE = f'{get_config().doc_baseurl.rstrip("/")}/'
 WIDE, PHONE = {'width': 1280, 'height': 900}, {'width': 375, 'height': 800}
 FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking']
 
@@ -70,7 +77,19 @@ def start(playwright):
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    "Serve the site as it is published: also below the name of the repository, and with its own page for addresses that lead nowhere"
     def log_message(self, *args): pass
+
+    def translate_path(self, path): return super().translate_path('/' + path.removeprefix(BASE))
+
+    def send_error(self, code, *args):
+        if code != 404 or not (SITE/'404.html').exists(): return super().send_error(code, *args)
+        page = (SITE/'404.html').read_bytes()
+        self.send_response(404)
+        self.send_header('Content-Type', 'text/html; charset=utf-8')
+        self.send_header('Content-Length', str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
 
 
 @contextlib.contextmanager
@@ -110,7 +129,7 @@ def visit(chromium, address):
 
 def test_there_is_a_page_for_every_notebook():
     notebooks = sorted(page_of(p.name) for p in (ROOT/'nbs').glob('*.ipynb'))
-    assert PAGES == notebooks == sorted(in_order())
+    assert sorted(set(PAGES) - set(REFERENCE)) == notebooks == sorted(in_order())
 
 
 def wait_for_rest(tab):
@@ -229,8 +248,8 @@ def test_page(visit, page, address):
     found['figures that cannot be read on a phone'] = tab.evaluate(SMALL)
     found['code that loses its indentation on a phone'] = tab.evaluate(WRAPPED)
     found['megabytes'] = [] if 5e3 < tab.weight < 2e6 else [tab.weight/1e6]
-    if page.removesuffix('.html') not in cells.WITHOUT: found['badges'] = [] if tab.locator('a[href^="https://colab.research.google.com/github/"] img').count() == 1 else ['not one']
-    if page.removesuffix('.html') not in ('index', 'glossary', 'reference', 'teaching'): found['figures without a caption'] = tab.evaluate(BARE)
+    if page not in REFERENCE and page.removesuffix('.html') not in cells.WITHOUT: found['badges'] = [] if tab.locator('a[href^="https://colab.research.google.com/github/"] img').count() == 1 else ['not one']
+    if page not in REFERENCE and page.removesuffix('.html') not in ('index', 'glossary', 'reference', 'teaching'): found['figures without a caption'] = tab.evaluate(BARE)
     found['errors'] = tab.wrong
     if found := {what: where for what, where in found.items() if where}: pytest.fail(pprint.pformat(found), pytrace=False)
 
@@ -359,10 +378,103 @@ def test_formulas_can_be_read_without_the_internet(page):
     assert 'math inline' not in text and 'math display' not in text and 'katex' not in text
 
 
-@pytest.mark.parametrize('function', ['get_data', 'fit', 'predict'])
-def test_functions_have_tables_of_their_parameters(visit, function):
+@pytest.mark.parametrize('typed, page', [
+    ('predict my own image', 'questions.html#predict-my-own-image'), ('custom dataset', 'questions.html#train-on-a-custom-dataset'), ('resume training', 'questions.html#resume-training'),
+    ('early stopping', 'questions.html#early-stopping'), ('gpu', 'questions.html#use-a-gpu'), ('colab', 'questions.html#use-colab'), ('Grad-CAM', None)])
+def test_search_answers_what_people_type(visit, typed, page):
+    tab = visit('index.html')
+    with tab.expect_response('**/search.json'): tab.click('input[type=search]')
+    tab.fill('input[type=search]', typed)
+    tab.wait_for_selector('.smalldocs-search-results a')
+    found = tab.evaluate('[...document.querySelectorAll(".smalldocs-search-results a")].map(a => a.getAttribute("href").replace("./", ""))')
+    if page: assert found[0] == page, found[:5]
+    assert tab.evaluate(CONTRAST, '.smalldocs-search-results *')[1] == []
+
+
+def test_every_page_has_a_card_an_icon_and_a_description():
+    icons, cards = set(), set()
+    for page in PAGES:
+        head = (SITE/page).read_text(encoding='utf-8').partition('</head>')[0]
+        def meta(name): return html.unescape((re.search(rf'<meta [^>]*(?:property|name)="{name}"[^>]*>', head) or [''])[0].partition('content="')[2].partition('"')[0])
+        assert len(meta('og:title')) > 2 and len(meta('og:description')) > 15 and meta('description') == meta('og:description'), page
+        icons.add(re.search(r'<link [^>]*rel="icon"[^>]*>', head)[0].partition('href="')[2].partition('"')[0])
+        cards.add(meta('og:image'))
+    (icon,), (card,) = icons, cards
+    assert '<svg' in (SITE/icon).read_text() and card.startswith(get_config().doc_host + BASE)
+    with Image.open(SITE/card.removeprefix(get_config().doc_host + BASE)) as image: assert image.size == (1200, 630)
+    assert (SITE/card.removeprefix(get_config().doc_host + BASE)).stat().st_size < 200_000
+
+
+@pytest.mark.parametrize('theme', ['light', 'dark'])
+def test_the_first_stop_of_the_keyboard_skips_to_the_content(visit, theme):
+    tab = visit('data.html', theme=theme)
+    tab.keyboard.press('Tab')
+    wait_for_rest(tab)
+    link = tab.locator('a.skip-link')
+    assert link.evaluate('a => a == document.activeElement && a.getBoundingClientRect().top >= 0') and link.inner_text() == 'Skip to content'
+    assert tab.evaluate(CONTRAST, 'a.skip-link') == [1, []]
+    tab.keyboard.press('Enter')
+    tab.wait_for_function('document.activeElement.tagName == "MAIN"')
+    tab.keyboard.press('Tab')
+    assert tab.evaluate('document.activeElement.closest("main") != null')
+
+
+def in_repository(address):
+    "Return the path of a file that a link to the repository names"
+    cfg = get_config()
+    kind = re.match(rf'{re.escape(cfg.git_url)}/(?:edit|blob)/{cfg.branch}/(.+)', address)
+    return kind and ROOT/kind[1]
+
+
+@pytest.mark.parametrize('page', ['data.html', 'index.html', 'core.html', 'reference-train.html'])
+def test_links_to_the_repository_name_files_that_exist(visit, page):
+    tab = visit(page)
+    assert tab.locator(f'nav.navbar a[href="{get_config().git_url}"]').get_attribute('aria-label')
+    edit = tab.get_by_role('link', name='Edit this page')
+    assert edit.count() == 1 and in_repository(edit.get_attribute('href')).is_file()
+    if page == 'data.html': assert edit.get_attribute('href').endswith('/nbs/00_data.ipynb')
+
+
+@pytest.mark.parametrize('page', REFERENCE)
+def test_a_page_of_the_reference_is_the_api_alone(visit, page):
+    "No code and no folds; beside each name its source and its place in the course; the contents list the names"
+    tab = visit(page)
+    assert tab.locator('main details, main pre').count() == 0
+    names = tab.locator('main h3').all_inner_texts()
+    assert [t.removeprefix('#') for t in tab.evaluate('[...document.querySelectorAll("#TOC a")].map(a => a.getAttribute("href"))')] == [n.lower() for n in names]
+    links = tab.locator('main .entry-links')
+    assert links.count() == len(names)
+    for link in links.locator('a[aria-label^="source of"]').all(): assert in_repository(link.get_attribute('href')).is_file()
+    assert tab.locator('main h1').inner_text() == 'cifar_resnet.' + page.removeprefix('reference-').removesuffix('.html')
+
+
+def test_the_reference_lists_every_module(visit):
     tab = visit('reference.html')
+    listed = {h for h in tab.evaluate('[...document.querySelectorAll("main table a")].map(a => a.getAttribute("href"))') if '#' not in h}
+    modules = {p.stem for p in (ROOT/'cifar_resnet').glob('*.py') if p.stem[0] != '_'} - {'all'}
+    assert set(REFERENCE) <= listed and tab.locator('main details, main pre').count() == 0
+    assert {f'reference-{m}.html' for m in modules} == set(REFERENCE)
+    tab.goto(tab.url + '#fit')  # as older pages link to it
+    tab.wait_for_url('**/reference-train.html#fit')
+
+
+@pytest.mark.parametrize('lost', ['nowhere.html', 'far/away/nowhere.html'])
+def test_an_address_that_leads_nowhere(visit, address, lost):
+    tab = visit('index.html')
+    assert tab.goto(f'{address}{BASE}{lost}').status == 404
+    assert tab.locator('h1').inner_text() == 'Page not found' and brightness(background(tab)) > 200
+    tab.wait_for_function('typeof window.smalldocsMath == "function"')
+    assert all('nowhere' in w for w in tab.wrong), tab.wrong
+    tab.get_by_role('link', name='The course begins here').click()
+    tab.wait_for_url('**/index.html')
+    assert tab.locator('h1').inner_text() != 'Page not found'
+
+
+@pytest.mark.parametrize('module, function', [('data', 'get_data'), ('train', 'fit'), ('analysis', 'predict')])
+def test_functions_have_tables_of_their_parameters(visit, module, function):
+    tab = visit(f'reference-{module}.html')
     assert tab.locator(f'h3[data-anchor-id="{function}"]').count() == 1
     table = tab.locator(f'xpath=//h3[@data-anchor-id="{function}"]/following::table[1]')
     assert table.locator('th').all_inner_texts() == ['Parameter', 'Type', 'Default', 'What it is']
     assert table.locator('tbody tr').count() > 4
+    assert 'bool' in table.inner_text()
