@@ -69,7 +69,9 @@ def _points_in_words(differences):
     between = f', 95 % interval {low:+.2f} to {high:+.2f}' if len(differences) > 1 else ''
     return f'{mean:+.2f} points{between} (n={len(differences)})'
 
-def training_minutes(runs) -> list:  # records
+def training_minutes(
+    runs:Sequence[dict[str, Any]],  # records
+) -> list[float]:
     "Return the minutes of training of those runs that had the cores to themselves; of all where none had"
     alone = [run for run in runs if not run.get('shared_cores') and (run.get('others_cpu') or 0) <= .1]
     return [run['seconds']/60 for run in alone or runs]

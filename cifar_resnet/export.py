@@ -61,7 +61,8 @@ def trace_network(
     if maps: check_kind('model', unwrap(model), 'CustomResNet')
     copy = deepcopy(unwrap(model)).cpu().float().requires_grad_(False)
     whole = (Explainer if maps else Classifier)(copy, notes['mean'], notes['std']).eval()
-    images = torch.zeros(2, 32, 32, len(notes['mean']), dtype=torch.uint8)
+    side = getattr(copy, 'side', 32)
+    images = torch.zeros(2, side, side, len(notes['mean']), dtype=torch.uint8)
     _check_outputs(whole(images), notes)
     program = torch.export.export(whole, (images,), dynamic_shapes=({0: torch.export.Dim('N')},))
     for part in program.graph_module.modules():

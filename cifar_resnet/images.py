@@ -17,7 +17,7 @@ from .core import DataError, DataWarning, join_names, make_bar, one_line, to_pat
 
 # %% ../nbs/own_images.ipynb #own003
 def read_image(
-    path,  # an image file that Pillow can read
+    path:Path|str,  # an image file that Pillow can read
     side:int=32,  # of the square to make, in pixels
 ) -> np.ndarray:  # uint8 (side, side, 3)
     "Return the central square of an image file, resized"
@@ -70,8 +70,8 @@ def _pixel_formats():
 SPLITS = dict(train=('train',), valid=('valid', 'val'), test=('test',))  # names that the folder of a split may have
 
 def list_images(
-    folder,  # of classes, or of splits that hold classes
-):  # ({split: {class: files}}, names of the classes)
+    folder:Path|str,  # of classes, or of splits that hold classes
+) -> tuple[dict[str, dict[str, list[Path]]], tuple[str, ...]]:  # ({split: {class: files}}, names of the classes)
     "List the files of a folder by split and class; without a folder `train`, all classes belong to it"
     inside = _list_folders(folder)
     parts = {split: inside[name] for split, names in SPLITS.items() for name in names if name in inside}
@@ -99,9 +99,9 @@ def _list_files(folder):
 
 # %% ../nbs/own_images.ipynb #own006
 def read_folder(
-    folder,  # of classes, or of splits that hold classes
+    folder:Path|str,  # of classes, or of splits that hold classes
     side:int=32,  # of the images to make, in pixels
-):  # ({split: (images, labels)}, names of the classes, what was skipped or None)
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...], str|None]:  # ({split: (images, labels)}, names of the classes, what was skipped or None)
     "Read all images of a folder, cut to squares and resized"
     found, classes = list_images(folder)
     files = [(split, classes.index(name), file) for split, part in found.items() for name, listed in part.items() for file in listed]

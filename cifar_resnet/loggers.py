@@ -7,14 +7,17 @@ __all__ = ['LOGGERS', 'to_csv', 'open_tensorboard', 'open_wandb', 'open_mlflow',
 
 # %% ../nbs/loggers.ipynb #log002
 import csv, io
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from .core import check_choice, prepare_folder
 
 # %% ../nbs/loggers.ipynb #log003
 def to_csv(
-    history,  # a dict for every epoch
+    history:list[dict[str, Any]],  # a dict for every epoch
 ) -> bytes:
     "Return the figures of every epoch as a CSV file"
     out = io.StringIO()
@@ -25,7 +28,7 @@ def to_csv(
 
 # %% ../nbs/loggers.ipynb #log004
 @contextmanager
-def open_tensorboard(folder, settings, epoch):
+def open_tensorboard(folder:Path, settings:dict[str, Any], epoch:int) -> Iterator[Callable[[dict[str, Any]], None]]:
     "Yield a function that writes the figures of an epoch as TensorBoard scalars"
     from torch.utils.tensorboard import SummaryWriter
     writer = SummaryWriter(prepare_folder(folder/'tensorboard'), purge_step=epoch)
@@ -35,14 +38,14 @@ def open_tensorboard(folder, settings, epoch):
     finally: writer.close()
 
 @contextmanager
-def open_wandb(folder, settings, epoch):
+def open_wandb(folder:Path, settings:dict[str, Any], epoch:int) -> Iterator[Callable[[dict[str, Any]], None]]:
     "Yield a function that sends the figures of an epoch to Weights & Biases"
     import wandb
     with wandb.init(project='cifar_resnet', name=folder.resolve().name, dir=prepare_folder(folder), config=settings) as run:
         yield lambda row: run.log(_figures(row), step=row['epoch'])
 
 @contextmanager
-def open_mlflow(folder, settings, epoch):
+def open_mlflow(folder:Path, settings:dict[str, Any], epoch:int) -> Iterator[Callable[[dict[str, Any]], None]]:
     "Yield a function that sends the figures of an epoch to MLflow"
     import mlflow
     with mlflow.start_run(run_name=folder.resolve().name):
@@ -54,7 +57,7 @@ def _figures(row): return {name: value for name, value in row.items() if name !=
 LOGGERS = dict(tensorboard=open_tensorboard, wandb=open_wandb, mlflow=open_mlflow)
 
 # %% ../nbs/loggers.ipynb #log005
-def check_logger(name):
+def check_logger(name:str|None) -> str|None:
     "Return the name of a logger that is installed, or None; raise a `ValueError` for others"
     if name is None: return None
     check_choice('logger', name, LOGGERS)
@@ -64,11 +67,11 @@ def check_logger(name):
 
 @contextmanager
 def open_logger(
-    name,  # 'tensorboard', 'wandb' or 'mlflow'; None for no other place than the CSV file
-    folder,  # of the run
-    settings:dict,  # what the run depends on, as plain values
+    name:str|None,  # 'tensorboard', 'wandb' or 'mlflow'; None for no other place than the CSV file
+    folder:Path,  # of the run
+    settings:dict[str, Any],  # what the run depends on, as plain values
     epoch:int=1,  # number of the next epoch
-):
+) -> Iterator[Callable[[dict[str, Any]], None]]:
     "Yield a function that sends the figures of one epoch to a logger"
     if name is None: yield lambda row: None
     else:

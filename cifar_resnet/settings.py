@@ -7,6 +7,7 @@ __all__ = ['IMPLIED', 'to_toml', 'from_toml', 'read_config', 'save_settings', 'l
 
 # %% ../nbs/settings.ipynb #set002
 import json, tomllib
+from pathlib import Path
 from dataclasses import MISSING, fields, is_dataclass
 
 from .checkpoint import read_checkpoint
@@ -54,7 +55,7 @@ def _with_none(value):
 
 # %% ../nbs/settings.ipynb #set004
 def read_config(
-    path,  # of a TOML file, such as run.toml of an earlier run
+    path:Path|str,  # of a TOML file, such as run.toml of an earlier run
 ) -> Recipe:
     "Return the recipe in a TOML file, or say in one line what is wrong with it"
     text = read_file(path, most=1_000_000)
@@ -66,15 +67,15 @@ def read_config(
 
 # %% ../nbs/settings.ipynb #set005
 def save_settings(
-    folder,  # of a run
+    folder:Path,  # of a run
     recipe:Recipe,  # as it is trained
-):
+) -> None:
     "Write a recipe into the folder of a run: run.toml for people, then settings.json, which `load_settings` reads"
     write_atomic(folder/'run.toml', to_toml(recipe).encode())
     write_atomic(folder/'settings.json', (json.dumps(to_plain(recipe), indent=1) + '\n').encode())
 
 def load_settings(
-    folder,  # of a run
+    folder:Path|str,  # of a run
 ) -> Recipe:
     "Return the recipe that a run was started with"
     path = to_path(folder)/'settings.json'

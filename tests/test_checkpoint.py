@@ -119,7 +119,7 @@ def test_an_older_checkpoint_continues_as_well(few, whole, tmp_path):
 
 def test_what_a_run_leaves(few, whole):
     run, folder = whole
-    assert sorted(p.name for p in folder.glob('[!.]*')) == ['best.safetensors', 'final.safetensors', 'last.pt', 'run.json']
+    assert sorted(p.name for p in folder.glob('[!.]*')) == ['best.safetensors', 'epochs.csv', 'final.safetensors', 'last.pt', 'run.json']
     final, notes = load_weights(folder/'final.safetensors')
     assert weights(final).equal(weights(run.model))
     assert (notes['test_acc'], notes['data'], notes['classes']) == (run.test_acc, 'digits', list(few.classes)) and tuple(notes['mean']) == few.mean and tuple(notes['std']) == few.std
