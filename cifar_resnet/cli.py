@@ -69,7 +69,6 @@ def make_parser(prog:str='cifar_resnet') -> argparse.ArgumentParser:
 def make_script_parser(name:str) -> argparse.ArgumentParser:
     "Return the parser of the script for one command, as in `cifar_train`"
     parser = _Parser(prog=f'cifar_{name}', description=COMMANDS[name][0])
-    parser.add_argument('--version', action='version', version=f'cifar_resnet {__version__}')
     _add_options(parser, name)
     return parser
 
@@ -231,7 +230,7 @@ def _refuse_second_run(folder):
 @command('train', *_RECIPE, *_TRAINING,
     option('--out', metavar='FOLDER', help='what the run leaves; runs/ and the name of the data when not given'),
     option('--resume', metavar='FOLDER', help='continue the run in this folder'),
-    option('--logger', choices=('csv', 'tensorboard', 'wandb', 'mlflow'), default='csv', help="where each epoch's figures go; epochs.csv is always written (default: %(default)s)"),
+    option('--logger', choices=('csv', 'tensorboard', 'wandb', 'mlflow'), help="where each epoch's figures go; epochs.csv is always written (default: csv)"),
     option('--tensorboard', action='store_const', const='tensorboard', dest='logger', help='the same as --logger tensorboard'),
     examples=('--data digits', '--recipe cpu94 --out runs/fast', '--data photos/ --width 16', '--resume runs/fast'))
 def _train(args):

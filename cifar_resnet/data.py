@@ -247,7 +247,7 @@ def check_data_name(
     name:Any,  # one of `NAMES`, or a folder
 ) -> Path|str:
     "Return the name of a data set, or raise an error that says what is allowed"
-    if not isinstance(name, (str, os.PathLike)): name = repr(name)
+    if not isinstance(name, (str, os.PathLike)) or not str(name): name = repr(name)
     elif name in NAMES or os.path.isdir(to_path(name)): return name
     elif os.path.lexists(to_path(name)): raise DataError(f'{name} is not a folder; data is {", ".join(NAMES)}, or a folder of classes')
     elif len(Path(name).parts) > 1 or str(name)[-1:] in ('/', os.sep): raise DataError(f'the folder {name} was not found')

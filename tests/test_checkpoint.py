@@ -153,7 +153,7 @@ def test_without_validation_there_is_no_best(few, tmp_path):
 
 def test_a_network_that_is_not_registered_is_in_the_checkpoint(few, tmp_path):
     run = short(few, linear(), out=tmp_path)
-    assert sorted(p.name for p in tmp_path.glob('[!.]*')) == ['last.pt', 'run.json']
+    assert sorted(p.name for p in tmp_path.glob('[!.]*')) == ['epochs.csv', 'last.pt', 'run.json']
     assert run.record['network']['class'] == 'Sequential' and len(run.record['network']['shapes']) == 8
     one_clear_line(lambda: short(few, linear(5), resume=tmp_path/'last.pt'), 'belongs to another run: its network.shapes is')
     assert weights(short(few, linear(), resume=tmp_path/'last.pt').model).equal(weights(run.model))
@@ -164,7 +164,7 @@ class Odd(nn.ReLU): pass
 
 def test_weights_that_could_not_be_loaded_are_not_saved_and_the_run_goes_on(few, tmp_path):
     with pytest.warns(UserWarning, match='safetensors was not saved: Odd is not in torch.nn.*The checkpoint has the weights'): run = short(few, small(act=Odd), out=tmp_path)
-    assert len(run.history) == 4 and sorted(p.name for p in tmp_path.glob('[!.]*')) == ['last.pt', 'run.json']
+    assert len(run.history) == 4 and sorted(p.name for p in tmp_path.glob('[!.]*')) == ['epochs.csv', 'last.pt', 'run.json']
 
 
 def test_the_class_of_a_network_is_part_of_its_identity(few, tmp_path):
@@ -447,4 +447,4 @@ def test_a_kill_between_the_two_files_of_an_epoch_loses_neither(few, tmp_path, m
     trainer = Trainer(small(), few, OneCycle(.01, .1, 4, 1), FitConfig(batch_size=16, device='cpu'))
     trainer.one_epoch()
     RunFolder(tmp_path).save(trainer)
-    assert written == ['best.safetensors', 'last.pt']
+    assert written == ['best.safetensors', 'last.pt', 'epochs.csv']

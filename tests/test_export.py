@@ -165,7 +165,7 @@ def test_default_names(call, tmp_path):
 
 
 @pytest.mark.parametrize('line, says', [
-    ('w.safetensors --format tflite', "--format must be one of onnx, torch (got 'tflite')"),
+    ('w.safetensors --format tflite', "argument --format: invalid choice: 'tflite'"),
     ('w.safetensors', 'the following arguments are required: --format'),
     ('w.safetensors --format onnx --out w.pt2', '--out must end in .onnx (got w.pt2)'),
     ('w.safetensors --format torch --out w.safetensors', '--out must end in .pt2 (got w.safetensors)'),
