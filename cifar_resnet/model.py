@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['NETWORKS', 'conv_block', 'Residual', 'res_block', 'register_network', 'CustomResNet', 'describe_network',
-           'save_weights', 'load_weights', 'find_weights', 'count_params', 'predict_proba']
+           'save_weights', 'load_weights', 'find_weights', 'runs_with_weights', 'load_pretrained', 'count_params',
+           'predict_proba']
 
 # %% ../nbs/01_model.ipynb #140033d4
 import hashlib, json, math
@@ -16,6 +17,7 @@ import torch
 from fastcore.xdg import xdg_cache_home
 from torch import nn
 
+from . import __version__
 from .core import DataError, check_choice, check_int, check_number, home_page, join_names, load_record, one_line, record_names, results_folders, to_path, to_plain, write_atomic
 from .device import Conv2d, evaluating, unwrap
 from .fetch import Remote, fetch, matches
@@ -236,14 +238,31 @@ def find_weights(
     path = to_path(name)
     if path.is_file(): return path
     if path.exists(): raise DataError(f'{path} is not a regular file: it was not opened')
-    if str(name) not in record_names(): raise DataError(f'{path} was not found, and no run is recorded under that name; recorded are: ' + join_names(record_names()))
-    known = load_record(str(name)).get('weights')
-    if not known: raise DataError(f'the run {name!r} was recorded without weights')
+    recorded = str(name) in record_names()
+    known = load_record(str(name)).get('weights') if recorded else None
+    if not known:
+        said = f'the run {str(name)!r} was recorded without weights' if recorded else f'{path} was not found, and no weights are recorded under that name'
+        raise DataError(f'{said}; there are weights of: {join_names(runs_with_weights())}')
     digest = f"sha256:{known['sha256']}"
     for kept in (folder/known['file'] for folder in results_folders()):
         if matches(kept, digest): return kept
-    url = known.get('url') or f"{home_page()}/raw/main/results/{known['file']}"
-    return fetch(Remote(known['file'], (url,), digest, known['size']), cache or xdg_cache_home()/'cifar_resnet')
+    url = known.get('url') or f"{home_page()}/releases/download/v{__version__}/{known['file']}"
+    try: return fetch(Remote(known['file'], (url,), digest, known['size']), cache or xdg_cache_home()/'cifar_resnet')
+    except DataError as e:
+        raise DataError(f"{e}. The address is made of `user` in settings.ini and leads somewhere once that names the repository's owner; "
+                        "a clone of the repository has the weights in results/, and cifar_train makes others") from None
+
+def runs_with_weights() -> list[str]:
+    "Return the names of the recorded runs whose weights are kept"
+    return [name for name in record_names() if load_record(name).get('weights')]
+
+def load_pretrained(
+    name:str='one_cycle_24',  # of a recorded run, one of `runs_with_weights`
+    cache:Path|str|None=None,  # where downloaded weights go; the user's cache folder when not given
+) -> tuple[nn.Module, dict[str, Any]]:  # (network in eval mode, notes: classes, mean, std, …)
+    "Return the network of a recorded run, from the checkout, the cache, or a release of the repository"
+    if name not in runs_with_weights(): raise ValueError(f'there are no weights of {name!r}; there are weights of: {join_names(runs_with_weights())}')
+    return load_weights(find_weights(name, cache))
 
 # %% ../nbs/01_model.ipynb #83369250
 def count_params(

@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cifar_resnet import model as M
+import cifar_resnet
 from cifar_resnet.anatomy import count_macs, diagram, layer_table, plot_costs, plot_fields, receptive_fields
 from cifar_resnet.compare import interval
 from cifar_resnet.core import DataError, load_record
-from cifar_resnet.model import (CustomResNet, Residual, conv_block, count_params, describe_network, find_weights, load_weights, predict_proba,
+from cifar_resnet.model import (CustomResNet, Residual, conv_block, count_params, describe_network, find_weights, load_pretrained, load_weights, predict_proba, runs_with_weights,
                                 register_network, res_block, save_weights)
 from cifar_resnet.recipes import OverlappingNet
 
@@ -267,7 +268,7 @@ def test_networks_that_are_not_registered_are_described_by_their_shapes():
 
 def test_finding_weights(tmp_path, monkeypatch):
     "A path, the checkout, the cache, a download; each only with the right sha256"
-    one_clear_line(lambda: find_weights('nowhere.safetensors'), 'nowhere.safetensors was not found', 'recorded are: ', error=DataError)
+    one_clear_line(lambda: find_weights('nowhere.safetensors'), 'nowhere.safetensors was not found', 'there are weights of: one_cycle_24', error=DataError)
     one_clear_line(lambda: load_weights('feeding'), 'recorded without weights', error=DataError)
     net = CustomResNet(8)
     source = save_weights(net, tmp_path/'tiny.safetensors', half=True)
@@ -287,10 +288,21 @@ def test_finding_weights(tmp_path, monkeypatch):
         assert find_weights('tiny', cache=cache) == checkout/'tiny.safetensors'
         (checkout/'tiny.safetensors').write_bytes(content[:-1] + b'?')  # damaged in the checkout: the one in the cache is taken
         assert find_weights('tiny', cache=cache) == found
+        assert runs_with_weights() == ['tiny'] and load_pretrained('tiny', cache=cache)[0].fc.weight.equal(net.fc.weight.half().float())
+        one_clear_line(lambda: load_pretrained('small'), "there are no weights of 'small'; there are weights of: tiny")
         known['sha256'] = '0'*64
         record()
         one_clear_line(lambda: find_weights('tiny', cache=tmp_path/'empty'), 'sha256', error=DataError)
     assert load_weights(found)[0].fc.weight.equal(net.fc.weight.half().float())
+
+
+def test_weights_that_are_nowhere_name_the_address_and_what_works_instead(tmp_path, monkeypatch):
+    monkeypatch.setattr('cifar_resnet.core.results_folders', lambda: [tmp_path])
+    monkeypatch.setattr('cifar_resnet.model.results_folders', lambda: [tmp_path])
+    monkeypatch.setattr('cifar_resnet.model.home_page', lambda: 'http://127.0.0.1:9/owner/name')
+    (tmp_path/'tiny.json').write_text(json.dumps(dict(weights=dict(file='tiny.safetensors', sha256='0'*64, size=9))))
+    one_clear_line(lambda: load_pretrained('tiny', cache=tmp_path/'cache'), f'http://127.0.0.1:9/owner/name/releases/download/v{cifar_resnet.__version__}/tiny.safetensors', '`user` in settings.ini',
+                   'a clone of the repository has the weights', error=DataError)
 
 
 # ------------------------------------------------------------------------------------------------ figures in chapter 01
