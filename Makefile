@@ -27,6 +27,9 @@ MEASURE = $(or $(if $(filter command line,$(origin PYTHON)),$(PYTHON)),$(if $(wi
 # TIME=seconds interrupts the runs after so long; the last epoch is kept, and the next call continues.
 STOP = $(if $(TIME),timeout -s INT $(TIME))
 
+# Where packages cannot be installed: one line, and the whole output in a file.
+SAY_WHY = { echo "packages could not be installed: $$(grep -E '[a-z]' $(VENV)/install.log | tail -1 | cut -c1-300) (is there a connection to the package index? all of it: $(VENV)/install.log)" >&2; exit 1; }
+
 .PHONY: help setup demo train bench results-cpu results-gpu test test-kernels test-site check-site types dist test-wheel test-faults audit check run-chapters export readme badges docs preview lock lab clean
 
 help: ## list these targets
@@ -37,18 +40,18 @@ setup: $(READY) ## install everything into .venv (the other targets do it when n
 $(VENV)/.uv:
 	@test -n "$(PYTHON)" || { echo "cifar_resnet needs Python 3.11.4 or newer, and found none; name one with make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep -m1 '^uv==' $(LOCK) || echo uv)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep -m1 '^uv==' $(LOCK) || echo uv)" 2> $(VENV)/install.log || $(SAY_WHY)
 	@touch $@
 
 $(READY): $(LOCK) settings.ini setup.py | $(VENV)/.uv
 	@echo "Setting up $(VENV): the first time this fills 6 GB on Linux (PyTorch with its GPU libraries); afterwards the package cache has it"
 ifeq ($(TORCH),cpu)
 	@grep -vE '^(nvidia-|cuda-|triton)' $(LOCK) > $(VENV)/cpu.lock
-	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --torch-backend cpu -r $(VENV)/cpu.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --torch-backend cpu -r $(VENV)/cpu.lock 2> $(VENV)/install.log || $(SAY_WHY)
 else
-	@$(BIN)/uv pip install -q --python $(BIN)/python -r $(LOCK)
+	@$(BIN)/uv pip install -q --python $(BIN)/python -r $(LOCK) 2> $(VENV)/install.log || $(SAY_WHY)
 endif
-	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e . 2> $(VENV)/install.log || $(SAY_WHY)
 	@$(BIN)/python -c 'import torch, torchvision, cifar_resnet'
 	@touch $@
 

@@ -66,7 +66,7 @@ def test_versions_are_those_that_a_user_gets(scripts):
         assert {n: v.release[:2] for n, v in versions.items()} == {n: (*v.release, 0)[:2] for n, v in lowest.items()}  # the third number of one was withdrawn
 
 
-@pytest.mark.parametrize('command', ['cifar_resnet', 'cifar_lr', 'cifar_train', 'cifar_evaluate', 'cifar_report', 'cifar_predict', 'cifar_export', 'cifar_recipes', 'python -m cifar_resnet'])
+@pytest.mark.parametrize('command', ['cifar_resnet', 'cifar_lr', 'cifar_train', 'cifar_evaluate', 'cifar_report', 'cifar_predict', 'cifar_export', 'cifar_data', 'cifar_recipes', 'python -m cifar_resnet'])
 def test_help(scripts, tmp_path, command):
     name, *rest = command.split()
     run = call(scripts/name, *rest, '--help', cwd=tmp_path)
@@ -90,3 +90,18 @@ def test_the_readme_call(scripts, tmp_path):
     code = 'from cifar_resnet.all import *; get_data, CustomResNet, find_lr, OneCycle, fit, predict, plot_misclassified; print(load_record("one_cycle_24")["test_acc"])'
     run = call(scripts/'python', '-c', code, cwd=tmp_path)
     assert run.returncode == 0 and run.stdout.startswith('0.93'), run.stderr
+
+
+@pytest.mark.parametrize('has_uv', [False, True])
+def test_the_first_command_without_a_connection(root, tmp_path, has_uv):
+    "One line says what is missing, whichever installer fails"
+    for name in 'Makefile', 'requirements.lock', 'settings.ini', 'setup.py', 'README.md': shutil.copy(root/name, tmp_path)
+    if has_uv:
+        assert call(sys.executable, '-m', 'venv', tmp_path/'.venv').returncode == 0
+        shutil.copy(UV, tmp_path/'.venv'/'bin')
+        (tmp_path/'.venv'/'.uv').touch()
+    closed = 'http://127.0.0.1:9/simple'
+    run = call('make', 'demo', f'PYTHON={sys.executable}', cwd=tmp_path, HOME=str(tmp_path), UV_CACHE_DIR=str(tmp_path/'cache'), PIP_INDEX_URL=closed, UV_DEFAULT_INDEX=closed, UV_INDEX_URL=closed)
+    said = [line for line in run.stderr.splitlines() if not line.startswith('make: ***')]
+    assert run.returncode == 2 and len(said) == 1 and said[0].startswith('packages could not be installed: ') and 'is there a connection' in said[0], run.stderr
+    assert not (tmp_path/'.venv'/'.ready').exists()
