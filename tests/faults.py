@@ -25,7 +25,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook  # noqa: E402
 
 from cifar_resnet.all import CustomResNet, OneCycle, fit, get_data  # noqa: E402
 
-LEFT = ['best.safetensors', 'final.safetensors', 'last.pt', 'run.json']  # the files of a complete run
+LEFT = ['best.safetensors', 'epochs.csv', 'final.safetensors', 'last.pt', 'run.json']  # the files of a complete run
 
 digits = get_data('digits')
 DATA = replace(digits, train=digits.train[:256], valid=digits.valid[:64], test=digits.test[:64])

@@ -82,8 +82,8 @@ SPLITS = [
     (odd(labels=lambda v: v + 1), 'labels must be from 0 to 9 (got 1 to 10)'), (odd(labels=lambda v: v - 1), 'labels must be from 0 to 9 (got -1 to 8)'),
     (odd(labels=lambda v: v.astype(float)), 'labels must be whole numbers of shape (N,) (got float64 (N,))'), (odd(labels=lambda v: v[:-1]), 'labels must be whole numbers of shape (N,)'),
     (odd(labels=lambda v: v.tolist()), 'labels must be whole numbers of shape (N,) (got list)'), (odd(labels=lambda v: np.eye(10)[v]), 'labels must be whole numbers of shape (N,) (got float64 (N, 10))'),
-    (odd(images=lambda v: v/255), 'images must be uint8 of shape (…, 32, 32, channels) (got float64 (N, 32, 32, 3))'), (odd(images=lambda v: v.astype('float32') + np.nan), 'images must be uint8'),
-    (odd(images=lambda v: v.transpose(0, 3, 1, 2)), 'images must be uint8 of shape (…, 32, 32, channels) (got uint8 (N, 3, 32, 32))'), (odd(images=lambda v: v[:, :28, :28]), '(got uint8 (N, 28, 28, 3))'),
+    (odd(images=lambda v: v/255), 'images must be uint8 of shape (…, 32, 32, channels) or (…, 64, 64, channels) (got float64 (N, 32, 32, 3))'), (odd(images=lambda v: v.astype('float32') + np.nan), 'images must be uint8'),
+    (odd(images=lambda v: v.transpose(0, 3, 1, 2)), 'images must be uint8 of shape (…, 32, 32, channels) or (…, 64, 64, channels) (got uint8 (N, 3, 32, 32))'), (odd(images=lambda v: v[:, :28, :28]), '(got uint8 (N, 28, 28, 3))'),
     (odd(images=torch.from_numpy), 'images must be uint8'), (odd(mean=lambda v: None), 'the split has no mean and std'), (odd(mean=lambda v: v[:1]), 'the images have 3 channels, and mean has 1'),
     (odd(mean=lambda v: (None, .5, .5)), 'mean must be a finite number (got None)'), (odd(std=lambda v: (0, .5, .5)), 'std must be a number above 0 (got 0)'), (odd(std=lambda v: (torch.nan,)*3), 'std must be')]
 

@@ -334,7 +334,7 @@ def test_checkpoints_move_between_process_counts(found, out):
 
 def test_one_process_writes_and_prints(found, out):
     assert found[1]['printed'] == '' and found[0]['printed'].count('train loss') == 1 and found[0]['printed'].count('test accuracy') == 1
-    assert {p.name for p in (out/'cli').iterdir()} == {'.launch', '.lock', 'best.safetensors', 'curves.png', 'final.safetensors', 'last.pt', 'run.json', 'schedule.png', 'settings.json'}
+    assert {p.name for p in (out/'cli').iterdir()} == {'.launch', '.lock', 'best.safetensors', 'curves.png', 'epochs.csv', 'final.safetensors', 'last.pt', 'run.json', 'run.toml', 'schedule.png', 'settings.json'}
 
 
 def test_every_process_raises_the_same_error(found):

@@ -35,6 +35,7 @@ from cifar_resnet.checkpoint import read_checkpoint
 from cifar_resnet.core import DataError, DataWarning, Diverged, TrainingError
 from cifar_resnet.data import get_data
 from cifar_resnet.images import read_image
+from cifar_resnet.settings import read_config
 from cifar_resnet.fetch import BATCHES, fetch, read_pickled
 from cifar_resnet.model import CustomResNet, load_weights
 from cifar_resnet.train import OneCycle, Trainer, fit
@@ -99,6 +100,8 @@ def check_whole(folder):
         elif path.suffix == '.pt': read_checkpoint(path)
         elif path.suffix == '.safetensors': load_weights(path)
         elif path.suffix == '.png': Image.open(path).verify()
+        elif path.suffix == '.csv': assert path.read_text().startswith('epoch,') and path.read_text().endswith('\n')
+        elif path.suffix == '.toml': read_config(path)
         elif path.suffix == '.html': assert path.read_text().endswith('</html>\n')
         else: raise AssertionError(f'{path} was not expected')
 
