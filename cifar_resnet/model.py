@@ -98,10 +98,7 @@ def _check_images(x, channels, side=32, shrunk=False):
 class CustomResNet(nn.Module):
     "The assignment's ResNet: normalized images (N, channels, 32, 32) to logits (N, classes)"
     config:dict[str, Any]  # the arguments, to build it again
-    prep:nn.Sequential
-    layer1:nn.Sequential
-    layer2:nn.Sequential
-    layer3:nn.Sequential
+    prep:nn.Sequential; layer1:nn.Sequential; layer2:nn.Sequential; layer3:nn.Sequential
     pool:nn.MaxPool2d
     fc:nn.Linear
 
@@ -123,7 +120,6 @@ class CustomResNet(nn.Module):
         self.config = dict(width=width, classes=classes, channels=channels, head_bias=head_bias, softmax=softmax,
                            logit_scale=check_number('logit_scale', logit_scale, above=0), skip=skip, stages=stages, **block)
         if check_choice('side', side, (32, 64)) != 32: self.config['side'] = side
-        self.side = side
         others = dict(stages or {})
         def args(name): return block | others.pop(name, {})
         def stage(name, ni, no):
@@ -136,7 +132,7 @@ class CustomResNet(nn.Module):
         self.layer2 = conv_block(width*2, width*4, pool=True, **args('layer2'))
         self.layer3 = stage('layer3', width*4, width*8)
         if others: raise ValueError(f'stages: there is no {next(iter(others))!r}')
-        self.pool = nn.MaxPool2d(side//8)
+        self.side, self.pool = side, nn.MaxPool2d(side//8)
         self.fc = nn.Linear(width*8, classes, bias=head_bias)
 
     def features(self, x:torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,8 @@ from processes import HANG
 
 from cifar_resnet.analysis import percent, predict
 from cifar_resnet.cams import cam_maps, overlay
-from cifar_resnet.data import NotFound, Split, get_data, read_image
+from cifar_resnet.data import NotFound, Split, get_data
+from cifar_resnet.images import read_image
 from cifar_resnet.model import load_weights
 
 PAGE = SITE/'try.html'
