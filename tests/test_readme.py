@@ -41,7 +41,7 @@ def test_eight_lines(page):
 def test_the_commands_exist_with_these_options(page):
     lines = [line.split('#')[0].split() for block in blocks(page, 'sh') for line in block.splitlines()]
     lines = [line for line in lines if line and line[0].startswith('cifar_')]
-    assert len(lines) == 8
+    assert len(lines) == 10
     for command, *args in lines:
         if command != 'cifar_resnet': args = [command.removeprefix('cifar_'), *args]
         make_parser().parse_args(args)  # exits where an option is not known
