@@ -51,7 +51,7 @@ def test_cpu94_on_the_home_page(prose, cpu94, page):
     assert mean >= 94 and f'A second recipe reaches **94 % in {minutes:.0f} minutes on two CPU cores**, with six views of each image.' in prose[page]
     assert f'takes {minutes:.0f} minutes on two CPU cores' in prose[page]
     assert (f'It names {one} of the test images, {two} with flips, and {six} with six views of each image '
-            f'(means, n={len(cpu94)}, Intel Xeon; the 95 % interval of the last is {low:.2f} to {high:.2f}).') in prose[page]
+            f'(means, n={len(cpu94)}, Intel Xeon). The 95 % interval of the last is {low:.2f} to {high:.2f}.') in prose[page]
     assert {(run['environment']['device'], run['environment']['cores']) for run in cpu94} == {('Intel(R) Xeon(R) Processor', 2)}
 
 
