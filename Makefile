@@ -123,10 +123,7 @@ test-site: $(READY) ## build the site, try every page in a real browser, and mea
 	@$(MAKE) --no-print-directory check-site
 
 check-site: $(READY) ## the same for a site that is built already, by either builder (SITE=folder; _docs when not given)
-	@CIFAR_RESNET_SITE=$(abspath $(or $(SITE),_docs)) $(BIN)/python -m pytest -q -rs -n auto tests/browser.py tests/reading.py tests/interactive_browser.py
-
-test-try: $(READY) ## try the page "Try it" in a browser, on a site that is built already
-	@timeout 600 $(BIN)/python -m pytest -q -rs tests/try_browser.py
+	@CIFAR_RESNET_SITE=$(abspath $(or $(SITE),_docs)) $(BIN)/python -m pytest -q -rs -n auto tests/browser.py tests/reading.py tests/interactive_browser.py tests/try_browser.py
 
 lab: $(READY) ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab nbs
