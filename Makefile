@@ -95,7 +95,7 @@ dist: $(READY) ## build the wheel and the source archive into dist/, and check w
 	@$(BIN)/uv tool run twine check --strict dist/*
 
 check: badges export readme ## is everything that is generated up to date and committed?
-	@git diff --exit-code --stat -- nbs _quarto.yml cifar_resnet README.md CITATION.cff pyproject.toml || { echo "these files are generated, and differ from what is committed: commit them" >&2; exit 1; }
+	@git diff --exit-code --stat -- nbs _quarto.yml cifar_resnet README.md CITATION.cff results/MODEL_CARD.md pyproject.toml || { echo "these files are generated, and differ from what is committed: commit them" >&2; exit 1; }
 	@$(BIN)/uv pip check -q --python $(BIN)/python
 	@$(BIN)/python .ci/check.py
 
@@ -106,7 +106,7 @@ run-chapters: $(READY) ## run chapters in a real kernel and keep their outputs (
 export: $(READY) ## write cifar_resnet/ from the notebooks, and clean the notebooks
 	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean
 
-readme: $(READY) ## write README.md from nbs/index.ipynb, and CITATION.cff from settings.ini
+readme: $(READY) ## write README.md from nbs/index.ipynb, CITATION.cff from settings.ini, and the model card from its record
 	@$(BIN)/python .ci/readme.py
 
 badges: $(READY) ## carry the owner in settings.ini into every chapter's badge and set-up cell

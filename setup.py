@@ -25,6 +25,7 @@ def long_description():
 # nbdev looks for the site's renderer, .ci/shown.py, by its name: a checkout that is installed as such has it, the wheel does not
 tools = ['shown'] if 'editable_wheel' in sys.argv else []
 
+extras = 'export', 'hub'
 licenses = {'apache2': 'Apache-2.0'}
 audiences = {'Education': 'Intended Audience :: Education', 'Developers': 'Intended Audience :: Developers'}
 statuses = {'3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
@@ -50,7 +51,7 @@ setup(
     ],
     python_requires=f">={cfg['min_python']}",
     install_requires=lines('requirements'),
-    extras_require={'export': lines('export_requirements'), 'dev': lines('export_requirements') + lines('dev_requirements')},
+    extras_require={name: lines(f'{name}_requirements') for name in extras} | {'dev': sum((lines(f'{name}_requirements') for name in (*extras, 'dev')), [])},
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},  # nbdev links names to their pages by it
     # The recorded runs live in results/ at the top of the repository and travel inside the package.
     packages=['cifar_resnet', 'cifar_resnet.results'],

@@ -1,4 +1,4 @@
-"""README.md and its picture from nbs/index.ipynb, by nbconvert, and CITATION.cff from settings.ini; run as a script it writes the files."""
+"""README.md and its picture from nbs/index.ipynb, by nbconvert, CITATION.cff from settings.ini, and the model card of the weights from their record; run as a script it writes the files."""
 import base64
 import re
 import sys
@@ -7,6 +7,9 @@ import nbformat
 import yaml
 from nbconvert import MarkdownExporter
 from nbdev.config import get_config
+
+from cifar_resnet.card import model_card
+from cifar_resnet.core import load_record
 
 ROOT = get_config().config_path
 NOTE = '<!-- made from nbs/index.ipynb by `make readme`: edit the notebook, not this file -->\n\n'
@@ -51,3 +54,4 @@ if __name__ == '__main__':
     (ROOT/PICTURE).parent.mkdir(exist_ok=True)
     (ROOT/PICTURE).write_bytes(picture)
     (ROOT/'CITATION.cff').write_text(citation(), encoding='utf-8')
+    (ROOT/'results'/'MODEL_CARD.md').write_text(model_card(load_record('one_cycle_24')), encoding='utf-8')
