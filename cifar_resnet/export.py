@@ -21,7 +21,7 @@ from .device import unwrap
 
 # %% ../nbs/export.ipynb #expt008
 class Classifier(nn.Module):
-    "Normalization, a network, softmax: uint8 images (N, 32, 32, channels) to probabilities (N, classes)"
+    "Normalization, a network, softmax: uint8 images (N, side, side, channels) to probabilities (N, classes)"
     def __init__(self,
         model:nn.Module,  # takes normalized images, returns logits
         mean,  # one number from 0 to 1 for each channel
@@ -56,7 +56,7 @@ def trace_network(
     notes:dict,  # classes, mean and std, as `load_weights` returns them
     maps:bool=False,  # return HiResCAM maps too
 ) -> torch.export.ExportedProgram:
-    "Return the graph from uint8 images (N, 32, 32, channels) to probabilities (N, classes), with a dynamic N"
+    "Return the graph from uint8 images (N, side, side, channels) to probabilities (N, classes), with a dynamic N"
     require_notes(notes)
     if maps: check_kind('model', unwrap(model), 'CustomResNet')
     copy = deepcopy(unwrap(model)).cpu().float().requires_grad_(False)
