@@ -30,7 +30,7 @@ STOP = $(if $(TIME),timeout -s INT $(TIME))
 # Where packages cannot be installed: one line, and the whole output in a file.
 SAY_WHY = { echo "packages could not be installed: $$(grep -E '[a-z]' $(VENV)/install.log | tail -1 | cut -c1-300) (is there a connection to the package index? all of it: $(VENV)/install.log)" >&2; exit 1; }
 
-.PHONY: help setup demo train bench results-cpu results-gpu test test-kernels test-site check-site types dist test-wheel test-faults audit check run-chapters export readme badges docs preview lock lab clean
+.PHONY: help setup demo train bench results-cpu results-gpu test test-kernels test-site check-site types dist test-wheel test-faults audit check run-chapters export readme badges docs slides preview lock lab clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -115,6 +115,9 @@ badges: $(READY) ## carry the owner in settings.ini into every chapter's badge a
 docs: $(READY) ## build the site into _docs/ (with Quarto where it is installed)
 	@$(BIN)/python .ci/docs.py
 
+slides: $(READY) ## make slides of the chapters, one HTML file each, in _slides/ (CHAPTERS="nbs/00_data.ipynb")
+	@$(BIN)/python .ci/slides.py $(if $(filter command line,$(origin CHAPTERS)),$(CHAPTERS))
+
 preview: $(READY) ## show the site in a browser, and again after every change
 	@$(BIN)/python .ci/docs.py preview
 
@@ -133,4 +136,4 @@ lock: | $(VENV)/.uv ## renew requirements.lock from settings.ini
 	    --custom-compile-command 'make lock' --constraints - setup.py -o $(LOCK)
 
 clean: ## remove what was built (not .venv, not runs/)
-	rm -rf _docs _pages _preview _proc build dist *.egg-info nbs/nbdev.yml
+	rm -rf _docs _pages _preview _proc _slides build dist *.egg-info nbs/nbdev.yml

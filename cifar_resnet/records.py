@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'Planned', 'recipe_runs', 'rate_runs', 'named_runs', 'trick_runs', 'fault_runs', 'plan', 'is_recorded',
-           'missing', 'find_record_file', 'make', 'export_half', 'make_all', 'make_missing', 'summarize', 'plan_table',
-           'baseline_epoch', 'measure_matrix_rate', 'compare_speed', 'speed_table', 'limits_table']
+           'missing', 'missing_runs', 'find_record_file', 'make', 'export_half', 'make_all', 'make_missing',
+           'summarize', 'plan_table', 'baseline_epoch', 'measure_matrix_rate', 'compare_speed', 'speed_table',
+           'limits_table']
 
 # %% ../nbs/records.ipynb #records002
 import hashlib, os, re, shutil, sys, time
@@ -110,6 +111,14 @@ def missing(
     there = set(record_names())
     return [p for p in plan(kind) if p.name not in there]
 
+# %% ../nbs/records.ipynb #rec-miss
+def missing_runs() -> dict[tuple[str, str], tuple[int, list[str]]]:  # {(kind, what the names begin with): (how many are planned, names of those without a record)}
+    "Return the planned runs that have no record, by kind of machine and topic"
+    topics, there = {}, set(record_names())
+    for kind in 'cpu', 'gpu':
+        for p in plan(kind): topics.setdefault((kind, re.match(r'\w+/', p.name)[0] if '/' in p.name else p.name.removesuffix(f'-{p.seed}')), []).append(p.name)
+    return {topic: (len(names), left) for topic, names in topics.items() if (left := [name for name in names if name not in there])}
+
 # %% ../nbs/records.ipynb #records006
 def find_record_file(p:Planned, results:Path|str|None=None) -> Path:
     "Return where the record of a planned run is, or will be"
@@ -195,16 +204,16 @@ def summarize(record:dict[str, Any]) -> str:
 
 # %% ../nbs/records.ipynb #records008
 def plan_table() -> str:
-    "Return all planned runs as lines of text, those of one setting in one line"
+    "Return the planned runs that have a record as lines of text, those of one setting in one line"
     there, settings = set(record_names()), {}
     for kind in 'cpu', 'gpu':
         for p in plan(kind): settings.setdefault((kind, p.name.removesuffix(f'-{p.seed}')), []).append(p.name)
-    width = max(len(name) for _, name in settings)
+    settings = {key: runs for key, runs in settings.items() if there & set(runs)}
+    width = max((len(name) for _, name in settings), default=3)
     lines = [f"{'run':<{width}} {'on':<4} {'made':<5}  {'accuracy':<24} device"]
     for (kind, name), runs in settings.items():
         made = [load_record(r) for r in runs if r in there]
-        accuracy, device = (summarize_accuracy(made), made[0]['environment']['device']) if made else ('not run yet', '')
-        lines.append(f"{name:<{width}} {kind:<4} {f'{len(made)}/{len(runs)}':<5}  {accuracy:<24} {device}".rstrip())
+        lines.append(f"{name:<{width}} {kind:<4} {f'{len(made)}/{len(runs)}':<5}  {summarize_accuracy(made):<24} {made[0]['environment']['device']}")
     return '\n'.join(lines)
 
 # %% ../nbs/records.ipynb #records009

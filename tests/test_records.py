@@ -11,7 +11,7 @@ from cifar_resnet.core import record_names
 from cifar_resnet.data import get_data
 from cifar_resnet.model import load_weights
 from cifar_resnet.recipes import ABOUT, ONE_CYCLE, change, recipes, single_faults
-from cifar_resnet.records import (PUBLISHED, Planned, compare_speed, fault_runs, is_recorded, make, make_all, make_missing, missing, plan, plan_table, rate_runs, recipe_runs,
+from cifar_resnet.records import (PUBLISHED, Planned, compare_speed, fault_runs, is_recorded, make, make_all, make_missing, missing, missing_runs, plan, plan_table, rate_runs, recipe_runs,
                                   speed_table, summarize)
 from cifar_resnet.train import OneCycle, Trainer
 
@@ -162,13 +162,22 @@ def test_summaries():
 
 
 def test_plan_table():
-    lines = plan_table().splitlines()
-    settings = {(kind, p.name.removesuffix(f'-{p.seed}')) for kind in ('cpu', 'gpu') for p in plan(kind)}
-    assert len(lines) == 1 + len(settings) and all(len(line) < 140 for line in lines)
+    lines, there = plan_table().splitlines(), set(record_names())
+    settings = {(kind, p.name.removesuffix(f'-{p.seed}')) for kind in ('cpu', 'gpu') for p in plan(kind) if p.name in there}
+    assert len(lines) == 1 + len(settings) and all(len(line) < 140 for line in lines) and 'not run yet' not in plan_table()
     rows = {tuple(line.split()[:2]): line.split()[2] for line in lines[1:]}
     assert set(rows) == {(name, kind) for kind, name in settings}
-    assert rows['rates/cpu-peak0.4-end0.01', 'cpu'] == f"{sum(n.startswith('rates/cpu-peak0.4-end0.01-') for n in record_names())}/3"
-    assert all(('not run yet' in line) == (line.split()[2][0] == '0') for line in lines[1:])
+    assert rows['rates/cpu-peak0.4-end0.01', 'cpu'] == f"{sum(n.startswith('rates/cpu-peak0.4-end0.01-') for n in there)}/3"
+
+
+def test_missing_runs(monkeypatch):
+    lacking = {(kind, name) for (kind, _), (_, names) in missing_runs().items() for name in names}
+    assert lacking == {(kind, p.name) for kind in ('cpu', 'gpu') for p in missing(kind)}
+    assert all(name.startswith(topic) and len(names) <= planned for (_, topic), (planned, names) in missing_runs().items() for name in names)
+    monkeypatch.setattr(R, 'record_names', lambda: [p.name for p in plan('cpu')])
+    assert not [kind for kind, _ in missing_runs() if kind == 'cpu']
+    monkeypatch.setattr(R, 'record_names', list)
+    assert sum(planned for planned, _ in missing_runs().values()) == sum(len(names) for _, names in missing_runs().values()) == len(plan('cpu')) + len(plan('gpu'))
 
 
 # ---- speed ---------------------------------------------------------------------------------------------------------------------------------
