@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Predictions', 'percent', 'predict', 'accuracy_interval', 'class_table', 'confusion', 'plot_confusion',
-           'confused_pairs', 'plot_confidence', 'reliability', 'find_temperature', 'calibrate', 'plot_reliability',
-           'errors', 'class_index', 'label_and_prediction', 'damages', 'robustness', 'plot_robustness', 'embed',
-           'plot_embedding', 'nearest_by_features', 'plot_neighbors']
+           'confused_pairs', 'plot_confidence', 'reliability', 'ece_interval', 'find_temperature', 'calibrate',
+           'plot_reliability', 'errors', 'class_index', 'label_and_prediction', 'find_near_copies', 'damages',
+           'robustness', 'plot_robustness', 'embed', 'plot_embedding', 'nearest_by_features', 'plot_neighbors']
 
 # %% ../nbs/04_analysis.ipynb #4c45f36c
 import io, math
@@ -21,9 +21,10 @@ import torch
 from torch import nn
 
 from .augment import Batches
-from .core import check_choice, check_int, make_bar, styled
+from .core import check_choice, check_int, check_number, make_bar, styled
 from .data import Split
 from .device import Precision, check_weights, unwrap
+from .explore import nearest_images
 from .train import infer
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
@@ -216,6 +217,21 @@ def reliability(
     accuracy = np.bincount(which, preds.correct, bins)[full]/n[full]
     return (confidence, accuracy, n[full]), float(np.abs(confidence - accuracy) @ n[full]/n.sum())
 
+def ece_interval(
+    preds:Predictions,  # of any network
+    bins:int=15,  # of equal width, as in `reliability`
+    times:int=2000,  # samples to draw
+    seed:int=0,  # of the samples
+) -> tuple[float, float]:  # (low, high)
+    "Return a 95 % interval of the expected calibration error, by bootstrap: from samples of the predictions, drawn with replacement"
+    check_int('times', times, 1)
+    if not len(preds): raise ValueError('a calibration error needs at least one image (got none)')
+    which, gaps = np.minimum((preds.confidence*bins).astype(int), bins - 1), preds.confidence - preds.correct
+    rng, n = np.random.default_rng(seed), len(preds)
+    drawn = [np.abs(np.bincount(which[i], gaps[i], bins)).sum()/n for i in (rng.integers(0, n, n) for _ in range(times))]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
 # %% ../nbs/04_analysis.ipynb #f2bf8039
 def find_temperature(
     preds:Predictions,  # of images that the network was not trained on
@@ -284,6 +300,19 @@ def label_and_prediction(preds:Predictions) -> list[tuple[str, str]]:
     "Return label and prediction of every image with their probabilities, as in ('cat 3%', 'dog 91%')"
     rows = zip(preds.probs, preds.labels, preds.predicted)
     return [(f'{preds.classes[i]} {percent(p[i])}', f'{preds.classes[j]} {percent(p[j])}') for p, i, j in rows]
+
+# %% ../nbs/04_analysis.ipynb #near0001
+def find_near_copies(
+    split:Split,  # the images to search for, as `data.test`
+    others:Split,  # the images to search, as `data.full`
+    above:float=.9,  # correlation of the pixels that counts as a near copy
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # positions in `split`, positions in `others`, correlations
+    "Find the images of a split that nearly repeat an image of another, the most similar first"
+    check_number('above', above, least=-1, most=1)
+    nearest, correlation = nearest_images(split.images, others.images)
+    found = np.flatnonzero(correlation > above)
+    found = found[np.argsort(-correlation[found], kind='stable')]
+    return found, nearest[found], correlation[found]
 
 # %% ../nbs/04_analysis.ipynb #0501b3ed
 def _to_jpeg_and_back(image, quality):
