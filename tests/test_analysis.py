@@ -379,7 +379,7 @@ def test_maps_of_more_than_one_batch(preds): assert np.allclose(cam_maps(preds[:
 def test_what_cam_maps_rejects(wrong):
     for layer in 'layer9', '':
         with pytest.raises(ValueError, match=r'layer must be one of prep, layer1, layer2, layer3, or a name from model.named_modules\(\)'): cam_maps(wrong, layer=layer)
-    with pytest.raises(ValueError, match=r"method must be one of gradcam, .* \(got 'magic'\)"): cam_maps(wrong, method='magic')
+    with pytest.raises(ValueError, match=r"method must be one of hirescam, .* \(got 'magic'\)"): cam_maps(wrong, method='magic')
     with pytest.raises(ValueError, match=r"class must be one of .* \(got 'unicorn'\)"): cam_maps(wrong, target='unicorn')
 
 
@@ -496,7 +496,7 @@ def test_figure_of_robustness(model, digits):
 def test_maps_beside_images(wrong):
     assert len(plot_misclassified(wrong, 4, cam=True).axes) == 2*2*3
     assert cams.plot_misclassified(wrong, 4, label=wrong.classes[wrong.labels[0]]).axes
-    assert plot_misclassified(wrong, 2, cam=True, layer='layer2', method='hirescam').axes
+    assert plot_misclassified(wrong, 2, cam=True, layer='layer2', method='gradcam').axes
 
 
 def test_nothing_to_show(preds, capsys):
