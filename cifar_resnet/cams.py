@@ -18,7 +18,7 @@ from torch import nn
 
 from .analysis import Predictions, class_index, errors, label_and_prediction
 from .augment import Batches
-from .core import check_choice, styled
+from .core import check_choice, check_int, styled
 from .device import preserve_randomness, unwrap
 from .explore import show_images
 
@@ -120,6 +120,7 @@ def plot_misclassified(
     cam:bool=False,  # with maps for the prediction and for the label
     layer:str='layer3',  # of `cam_maps`
     method:str='hirescam',  # of `cam_maps`
+    ncols:int=6,  # images in a row, without maps
     **which:Any,  # `order`, `label`, `predicted` and `seed` of `errors`
 ) -> 'Figure|None':
     "Show misclassified images with label and prediction, each with its probability"
@@ -131,7 +132,7 @@ def plot_misclassified(
         both = {'for the prediction': dict(target='prediction'), 'for the label': dict(target='label')}
         return plot_cams(wrong, both, layer=layer, method=method)
     titles = [f'{label}\n→ {predicted}' for label, predicted in label_and_prediction(wrong)]
-    return show_images(wrong.split.images, titles, ncols=6, size=1.6)
+    return show_images(wrong.split.images, titles, check_int('ncols', ncols, 1), size=1.6)
 
 # %% ../nbs/cams.ipynb #cams007
 def randomize(

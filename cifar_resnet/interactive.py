@@ -426,7 +426,7 @@ ROOT th[scope=col] { height: 5.8em; vertical-align: bottom; text-align: center; 
 ROOT th[scope=col] span { writing-mode: vertical-rl; transform: rotate(180deg); line-height: 1.2; }
 ROOT td[tabindex] { height: 34px; text-align: center; vertical-align: middle; cursor: pointer; font-variant-numeric: tabular-nums; border-radius: 3px; }
 ROOT td[tabindex].right { background: rgb(47 127 193 / .16); }
-ROOT td[tabindex].none { opacity: .55; }
+ROOT td[tabindex].none { opacity: .7; }
 ROOT td[tabindex]:hover { box-shadow: inset 0 0 0 2px rgb(128 128 128 / .8); }
 ROOT td[aria-selected] { box-shadow: inset 0 0 0 2.5px currentColor; font-weight: 700; opacity: 1; }
 ROOT .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(88px, 1fr)); gap: .6rem .7rem; margin: .6rem 0; }
