@@ -5,6 +5,7 @@ usage: python .ci/results.py cpu|gpu [NAME]     the planned runs that results/ l
        python .ci/results.py bench         the speed of training on this CPU, beside the baseline
        python .ci/results.py demo          the seconds that `make demo` takes, three times
        python .ci/results.py analysis      the seconds of predicting all test images, and of a report
+       python .ci/results.py mistakes      accuracy without near copies of training images, and calibration errors with their intervals
        python .ci/results.py views         accuracy and cost of several views of each test image
        python .ci/results.py limits        where the time of a training step goes on this CPU, and how near it is to the machine's limit
        torchrun --nproc_per_node=2 .ci/results.py scaling      the speed of one process and of two on this CPU
@@ -58,6 +59,25 @@ def analysis(times=3):
     with tempfile.TemporaryDirectory() as folder: writing = [measure_seconds(lambda: write_report(run, model, data, Path(folder)/'report.html'))]
     record = dict(data='cifar10', trained_on='cpu', images=len(data.test), predict_seconds=predicting, report_seconds=writing)
     print(f'{min(predicting):.0f} to {max(predicting):.0f} s to predict, {writing[0]:.0f} s for a report', save_record('analysis_cpu', record), sep='\n')
+
+
+def mistakes(above=.9):
+    "Measure the accuracy without the test images that nearly repeat a training image, and the calibration error before and after scaling"
+    import numpy as np
+    from cifar_resnet.analysis import calibrate, ece_interval, find_near_copies, predict, reliability
+    from cifar_resnet.core import save_record
+    from cifar_resnet.data import get_data
+    from cifar_resnet.model import load_weights
+    data, weights = get_data('cifar10'), 'one_cycle_24'
+    preds = predict(load_weights(weights)[0], data.test, precision='float32', progress=False)
+    found, repeated, correlation = find_near_copies(data.test, data.full, float(above))
+    kept = np.setdiff1d(np.arange(len(preds)), found)
+    scaled, temperatures = calibrate(preds)
+    record = dict(data='cifar10', weights=weights, trained_on='cpu', precision='float32', images=len(preds), correct=int(preds.correct.sum()),
+                  near_copies=dict(above=float(above), images=len(found), correct=int(preds[found].correct.sum()), same_label=int((data.test.labels[found] == data.full.labels[repeated]).sum()),
+                                   others=len(kept), others_correct=int(preds[kept].correct.sum()), test=found[:8].tolist(), train=repeated[:8].tolist(), correlation=[round(float(r), 4) for r in correlation[:8]]),
+                  temperatures=temperatures, **{name: dict(ece=reliability(p)[1], interval=ece_interval(p)) for name, p in (('unscaled', preds), ('scaled', scaled))})
+    print(record, save_record('mistakes', record), sep='\n')
 
 
 def scaling(rounds=5, steps=2, width=64, batch_size=512):
@@ -160,7 +180,7 @@ def limits(rounds=5, batch_size=512):
 def main(kind='', *args):
     from cifar_resnet.core import DataError, TrainingError
     from cifar_resnet.records import make_missing
-    try: dict(bench=bench, demo=demo, analysis=analysis, scaling=scaling, views=views, limits=limits, train_steps=train_steps).get(kind, lambda *only: make_missing(kind, only=''.join(only)))(*args)
+    try: dict(bench=bench, demo=demo, analysis=analysis, mistakes=mistakes, scaling=scaling, views=views, limits=limits, train_steps=train_steps).get(kind, lambda *only: make_missing(kind, only=''.join(only)))(*args)
     except (DataError, TrainingError, ValueError) as e: sys.exit(f'results: {e}')
     except KeyboardInterrupt as e: sys.exit(f'results: {e or "stopped"}')
 

@@ -55,15 +55,9 @@ def build_network():
     except (DataError, ValueError) as e: raise Unavailable(str(e)) from None
 
 
-def list_colors():
-    "Return the 256 colors that `overlay` lays over an image, as one list of red, green, blue"
-    import cv2
-    import numpy as np
-    return cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_JET).reshape(256, 3)[:, ::-1].ravel().tolist()
-
-
 def fill(folder):
     "Write the files of the tool into a folder; return the HTML that starts it"
+    from cifar_resnet.cams import map_colors
     runtime = install_runtime()
     network, classes = build_network()
     shutil.rmtree(folder, ignore_errors=True)
@@ -72,7 +66,7 @@ def fill(folder):
     (folder/name).write_bytes(network)
     for part in PARTS: shutil.copy(runtime/part, folder)
     for part in 'tool.js', 'tool.css': shutil.copy(HERE/part, folder)
-    settings = dict(classes=classes, cells=4, share=.55, colors=list_colors(), script=SCRIPT, files=[dict(name=n, size=(folder/n).stat().st_size) for n in (name, BINARY)])
+    settings = dict(classes=classes, cells=4, share=.55, colors=map_colors().ravel().tolist(), script=SCRIPT, files=[dict(name=n, size=(folder/n).stat().st_size) for n in (name, BINARY)])
     return (f'<link rel="stylesheet" href="try/tool.css"><div id="try-tool"><noscript>The tool needs JavaScript.</noscript>'
             f'<script type="application/json">{json.dumps(settings)}</script><script type="module" src="try/tool.js"></script></div>')
 

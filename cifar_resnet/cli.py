@@ -413,7 +413,7 @@ def _data(args):
     option('images', nargs='+', help='image files: PNG, JPEG, … any that Pillow reads'),
     option('--top', type=int, default=3, help='classes to name for each (default: %(default)s)'),
     option('--json', action='store_true', help='print JSON, with all probabilities'),
-    option('--cam', metavar='FOLDER', help='write images of where the network looked into this folder'),
+    option('--cam', metavar='FOLDER', help='write images with a HiResCAM map of the prediction into this folder'),
     option('--force', action='store_true', help='with --cam: replace images of an earlier call'), _DEVICE,
     examples=('one_cycle_24 cat.jpg dog.png', 'runs/digits 7.png --top 1 --cam cams'))
 def _predict(args):

@@ -37,12 +37,13 @@ def assemble_figure(
     fig:'Figure',  # a matplotlib figure: the still picture
     alt:str,  # what a person sees in the picture
     caption:str,  # of picture and controls
+    style:str='',  # more rules of CSS, each begins with ROOT
 ) -> 'HTML':  # IPython's HTML
     "Return a figure as HTML: a still picture, and the script that replaces it by controls"
     from IPython.display import HTML
     data = json.dumps(data).replace('<', '\\u003c')
     name = f'{kind}-{hashlib.sha256((data + _SHARED + script).encode()).hexdigest()[:8]}'
-    return HTML(f'''<style>{_STYLE.replace('ROOT', '.' + name)}</style>
+    return HTML(f'''<style>{(_STYLE + style).replace('ROOT', '.' + name)}</style>
 <div class="{name}" data-lm-suppress-shortcuts="true"><figure><img src="{_encode_picture(fig)}" alt="{html.escape(alt)}"><figcaption>{html.escape(caption)}</figcaption></figure></div>
 <script>(() => {{
 const data = {data};{_SHARED}{script}

@@ -53,7 +53,7 @@ def _calibration(preds):
 
 def _errors(preds, **options):
     if preds.correct.all(): return '<p>There are none: every prediction is correct.</p>'
-    caption = {'loss': 'Highest loss first', 'confidence': 'Highest confidence first', 'random': 'At random' + '; Grad-CAM of layer3 for the prediction and for the label'*options.get('cam', False)}
+    caption = {'loss': 'Highest loss first', 'confidence': 'Highest confidence first', 'random': 'At random' + '; HiResCAM of layer3 for the prediction and for the label'*options.get('cam', False)}
     return _figure(plot_misclassified(preds, **options), caption[options['order']] + '; above each, its label and the prediction')
 
 def _features(preds, known, wrong):

@@ -9,9 +9,12 @@ from processes import HANG
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
+from cifar_resnet.analysis import confusion, errors, label_and_prediction, predict
 from cifar_resnet.anatomy import receptive_fields
 from cifar_resnet.augment import MEAN_COLOR, Crop, Cutout, Flip, Steps
-from cifar_resnet.interactive import augmentation_figure, one_cycle_figure, receptive_field_figure
+from cifar_resnet.cams import cam_maps, overlay
+from cifar_resnet.data import get_data
+from cifar_resnet.interactive import augmentation_figure, confusion_figure, one_cycle_figure, receptive_field_figure
 from cifar_resnet.model import CustomResNet
 from cifar_resnet.train import OneCycle
 
@@ -240,6 +243,90 @@ def test_touch(visit):
     box = tab.get_by_role('application').bounding_box()
     tab.touchscreen.tap(box['x'] + box['width']*.9, box['y'] + box['height']*.1)
     check_field(tab, MODEL, NOISE, 'layer2', 0, 7)
+
+
+# ------------------------------------------------------------------------------------------------ confusion matrix
+
+@pytest.fixture(scope='module')
+def preds():
+    torch.manual_seed(0)
+    return predict(CustomResNet(8), get_data('digits').test[:200], precision='float32', progress=False)
+
+
+def cell(tab, label, predicted): return tab.locator('tr').nth(label + 1).locator('td').nth(predicted)
+
+
+def tiles(tab):
+    "Return the words and pixels of the images that are shown"
+    tab.wait_for_selector('.tile canvas')
+    shown = tab.locator('.tile').evaluate_all('tiles => tiles.map(t => [[...t.querySelectorAll("div")].map(d => d.textContent), [...t.querySelector("canvas").getContext("2d").getImageData(0, 0, 96, 96).data]])')
+    return [words for words, _ in shown], [np.array(values, np.uint8).reshape(96, 96, 4)[..., :3].astype(int) for _, values in shown]
+
+
+def largest(preds):
+    counts = confusion(preds)
+    np.fill_diagonal(counts, 0)
+    return np.unravel_index(counts.argmax(), counts.shape)
+
+
+def test_cells_show_their_images(visit, preds):
+    tab, counts = visit(confusion_figure(preds, quality=100)), confusion(preds)
+    shown = tab.locator('td[tabindex]').evaluate_all('cells => cells.map(c => +c.textContent)')
+    assert np.array(shown).reshape(counts.shape).tolist() == counts.tolist()
+    i, j = largest(preds)
+    assert status(tab).startswith(f'{counts[i, j]} of {counts[i].sum()} images of {preds.classes[i]}')
+    expected = preds[errors(preds, 12, 'confidence', preds.classes[i], preds.classes[j])]
+    for view, name in enumerate(['image', 'map for the prediction', 'map for the label']):
+        tab.get_by_label(name, exact=True).check()
+        words, pixels = tiles(tab)
+        titles = [[label, f'→ {predicted}'] for label, predicted in label_and_prediction(expected)]
+        assert [w[:2] for w in words] == titles and len(words) == len(expected)
+        heats = view and cam_maps(expected, ['prediction', 'label'][view - 1])
+        for k, image in enumerate(expected.split.images):
+            drawn = overlay(image, heats[k], 96) if view else image.repeat(3, 0).repeat(3, 1)
+            assert abs(pixels[k] - drawn).mean() < 6, (name, k)
+            assert view == 0 or (heats[k].max() > 0) == ('empty map' not in words[k])
+
+
+def test_more_images_of_a_cell(visit, preds):
+    tab, counts, (i, j) = visit(confusion_figure(preds)), confusion(preds), largest(preds)
+    assert counts[i, j] > 12
+    assert len(tiles(tab)[0]) == 12 and 'Shown: the 12 most confident.' in status(tab)
+    tab.get_by_text('Show 12 more').click()
+    assert len(tiles(tab)[0]) == min(24, counts[i, j])
+    empty = next((a, b) for a in range(10) for b in range(10) if not counts[a, b])
+    cell(tab, *empty).click()
+    assert status(tab) == f'No {preds.classes[empty[0]]} was predicted as {preds.classes[empty[1]]}.' and tab.locator('.tile').count() == 0 and not tab.get_by_text('Show 12 more').is_visible()
+
+
+def test_the_matrix_by_keyboard(visit, preds):
+    tab, (i, j) = visit(confusion_figure(preds)), largest(preds)
+    assert tab.locator('td[tabindex="0"]').count() == 1
+    cell(tab, i, j).focus()
+    row, column = i, j
+    for key, down, right in [('ArrowDown', 1, 0), ('ArrowRight', 0, 1), ('ArrowUp', -1, 0), ('ArrowLeft', 0, -1), *[('ArrowLeft', 0, -1)]*12]:
+        tab.keyboard.press(key)
+        row, column = min(max(row + down, 0), 9), min(max(column + right, 0), 9)
+        assert cell(tab, row, column).get_attribute('aria-selected') == 'true' and tab.locator('td[aria-selected]').count() == 1
+        assert tab.evaluate('document.activeElement.getAttribute("aria-label")') == f'{confusion(preds)[row, column]} {preds.classes[row]} predicted as {preds.classes[column]}'
+
+
+@pytest.mark.parametrize('theme', THEMES)
+@pytest.mark.parametrize('width', [390, 1200])
+def test_the_matrix_fits(visit, preds, width, theme):
+    tab = visit(confusion_figure(preds), width=width, theme=theme, has_touch=width == 390)
+    tiles(tab)
+    assert tab.evaluate('document.documentElement.scrollWidth') == width
+    assert not tab.evaluate('[...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 80))')
+    sizes = tab.locator('td[tabindex]').evaluate_all('cells => cells.map(c => [c.clientWidth, c.clientHeight, c.scrollWidth])')
+    assert min(w for w, _, _ in sizes) >= 22 and min(h for _, h, _ in sizes) >= 32 and all(inner <= w for w, _, inner in sizes)
+    looked, poor = tab.evaluate(CONTRAST, 'main *')
+    assert looked > 100 and not poor, poor
+
+
+def test_the_matrix_without_scripts(visit, preds):
+    tab = visit(confusion_figure(preds), java_script_enabled=False)
+    assert tab.locator('figure img').is_visible() and tab.locator('table').count() == 0
 
 
 # ------------------------------------------------------------------------------------------------ all three

@@ -3,6 +3,7 @@ import io
 from copy import deepcopy
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,10 +14,10 @@ from torch import nn
 
 from cifar_resnet import analysis, cams, train
 from cifar_resnet.analysis import (Predictions, accuracy_interval, calibrate, class_index, class_table, confused_pairs, confusion, damages,
-                                   embed, errors, find_temperature, label_and_prediction, nearest_by_features, percent, plot_confidence,
+                                   ece_interval, embed, errors, find_near_copies, find_temperature, label_and_prediction, nearest_by_features, percent, plot_confidence,
                                    plot_confusion, plot_embedding, plot_neighbors, plot_reliability, plot_robustness, predict, reliability, robustness)
 from cifar_resnet.augment import Batches
-from cifar_resnet.cams import LAYERS, METHODS, cam_maps, overlay, plot_cams, plot_misclassified, randomize, similarity
+from cifar_resnet.cams import LAYERS, METHODS, cam_maps, map_colors, overlay, plot_cams, plot_misclassified, randomize, similarity
 from cifar_resnet.data import CIFAR10_CLASSES, get_data
 from cifar_resnet.device import Precision
 from cifar_resnet.model import CustomResNet
@@ -235,6 +236,22 @@ def test_reliability():
     assert reliability(eighty_percent_sure(80))[1] == pytest.approx(0, abs=1e-6)
 
 
+def test_interval_of_the_calibration_error(preds):
+    low, high = ece_interval(preds, times=300)
+    assert 0 < low < high and low < reliability(preds)[1]*1.5 and (low, high) == ece_interval(preds, times=300) != ece_interval(preds, times=300, seed=1)
+    few, many = (np.diff(ece_interval(eighty_percent_sure(60)[np.arange(n) % 100], times=400))[0] for n in (100, 1600))
+    assert 3 < few/many < 5.5  # 16 times the images, a quarter of the width
+    sure = eighty_percent_sure(60)
+    assert ece_interval(sure, times=2000) == pytest.approx((.2 - 1.96*(.24/100)**.5, .2 + 1.96*(.24/100)**.5), abs=.02)  # one bin: that of a share
+    by_hand = [reliability(sure[np.random.default_rng(3).integers(0, 100, 100)])[1]]
+    assert ece_interval(sure, times=1, seed=3) == pytest.approx((by_hand[0],)*2, abs=1e-6)
+
+
+def test_what_the_interval_rejects(preds):
+    with pytest.raises(ValueError, match='a calibration error needs at least one image'): ece_interval(preds[:0])
+    with pytest.raises(ValueError, match='times must be a whole number of at least 1'): ece_interval(preds, times=0)
+
+
 def test_temperature():
     assert find_temperature(eighty_percent_sure(80)) == pytest.approx(1, abs=1e-3)
     assert find_temperature(eighty_percent_sure(60)) == pytest.approx(np.log(4)/np.log(1.5), abs=1e-3)
@@ -271,6 +288,22 @@ def test_what_errors_rejects(preds):
     with pytest.raises(ValueError, match=r"class must be one of zero, one.* \(got 'unicorn'\)"): errors(preds, label='unicorn')
     with pytest.raises(ValueError, match=r"order must be one of loss, confidence, random \(got 'best'\)"): errors(preds, order='best')
     with pytest.raises(ValueError, match='n must be a whole number of at least 1'): errors(preds, n=0)
+
+
+def test_near_copies(digits):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 200, (6, 32, 32, 3), dtype=np.uint8)
+    others = images[[4, 1, 2]].copy()
+    others[1] = others[1]//2 + 40  # darker and with less contrast
+    others[2, :, :8] = rng.integers(0, 200, (32, 8, 3))  # a quarter of it is other
+    split, known = replace(digits.test[:6], images=images), replace(digits.test[:3], images=others)
+    found, repeated, correlation = find_near_copies(split, known)
+    assert sorted(found[:2]) == [1, 4] == sorted(found) and {int(i): int(j) for i, j in zip(found, repeated)} == {4: 0, 1: 1}
+    assert (correlation > .99).all() and (np.diff(correlation) <= 0).all()
+    found, _, correlation = find_near_copies(split, known, above=.6)
+    assert set(found) == {1, 2, 4} and found[2] == 2 and .6 < correlation[2] < .9
+    assert len(find_near_copies(split[[0, 3]], known)[0]) == 0
+    with pytest.raises(ValueError, match='above must be'): find_near_copies(split, known, above=2)
 
 
 def test_label_and_prediction():
@@ -338,6 +371,29 @@ def test_maps(wrong):
     assert np.allclose(by_name, cam_maps(wrong[:1], target='label'), atol=1e-6) and not np.allclose(by_name, maps[:1], atol=.1)
 
 
+def test_hirescam_is_the_default(model, wrong):
+    "The default map is the sum of activations × gradients, enlarged and stretched from 0 to 1"
+    assert next(iter(METHODS)) == 'hirescam' and np.allclose(cam_maps(wrong), cam_maps(wrong, method='hirescam')) and not np.allclose(cam_maps(wrong), cam_maps(wrong, method='gradcam'), atol=.05)
+    x = next(iter(Batches(wrong.split, 5)))[0]
+    with torch.no_grad(): values = model.layer3(model.layer2(model.layer1(model.prep(x))))
+    values.requires_grad_(True)
+    logits = (model.fc(model.pool(values).flatten(1))*model.config['logit_scale'])[np.arange(5), wrong.predicted]
+    gradients, = torch.autograd.grad(logits.sum(), values)
+    sums = (values*gradients).sum(1)
+    assert torch.allclose(sums.sum((1, 2)), logits, atol=1e-3)
+    for by_hand, heat in zip(sums.relu().numpy(), cam_maps(wrong)):
+        large = cv2.resize(by_hand, (32, 32))
+        assert (large - large.min())/np.ptp(large) == pytest.approx(heat, abs=1e-3)
+
+
+def test_colors_of_the_maps():
+    colors = map_colors()
+    assert colors.shape == (256, 3) and colors[0].argmax() == 2 and colors[-1].argmax() == 0  # blue, red
+    heat = np.full((32, 32), 1.)
+    heat[0, 0] = 0
+    assert (overlay(np.zeros((32, 32, 3), np.uint8), heat)[64, 64].argmax(), colors[255].argmax()) == (0, 0)
+
+
 def test_maps_leave_the_network_unchanged(model, wrong):
     net = deepcopy(model).train()
     net.layer1.eval()
@@ -379,7 +435,7 @@ def test_maps_of_more_than_one_batch(preds): assert np.allclose(cam_maps(preds[:
 def test_what_cam_maps_rejects(wrong):
     for layer in 'layer9', '':
         with pytest.raises(ValueError, match=r'layer must be one of prep, layer1, layer2, layer3, or a name from model.named_modules\(\)'): cam_maps(wrong, layer=layer)
-    with pytest.raises(ValueError, match=r"method must be one of gradcam, .* \(got 'magic'\)"): cam_maps(wrong, method='magic')
+    with pytest.raises(ValueError, match=r"method must be one of hirescam, .* \(got 'magic'\)"): cam_maps(wrong, method='magic')
     with pytest.raises(ValueError, match=r"class must be one of .* \(got 'unicorn'\)"): cam_maps(wrong, target='unicorn')
 
 
@@ -496,7 +552,7 @@ def test_figure_of_robustness(model, digits):
 def test_maps_beside_images(wrong):
     assert len(plot_misclassified(wrong, 4, cam=True).axes) == 2*2*3
     assert cams.plot_misclassified(wrong, 4, label=wrong.classes[wrong.labels[0]]).axes
-    assert plot_misclassified(wrong, 2, cam=True, layer='layer2', method='hirescam').axes
+    assert plot_misclassified(wrong, 2, cam=True, layer='layer2', method='gradcam').axes
 
 
 def test_nothing_to_show(preds, capsys):

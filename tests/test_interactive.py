@@ -3,20 +3,28 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from processes import modules_after
 
+from cifar_resnet.analysis import confusion, errors, percent, predict
 from cifar_resnet.anatomy import receptive_fields
 from cifar_resnet.augment import MEAN_COLOR
-from cifar_resnet.interactive import augmentation_figure, one_cycle_figure, receptive_field_figure
+from cifar_resnet.cams import cam_maps
+from cifar_resnet.data import get_data
+from cifar_resnet.interactive import augmentation_figure, confusion_figure, one_cycle_figure, receptive_field_figure
 from cifar_resnet.model import CustomResNet
 from cifar_resnet.train import OneCycle
 
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)  # compresses worst
-MAKERS = {'one cycle': one_cycle_figure, 'augmentation': lambda: augmentation_figure(NOISE), 'field': lambda: receptive_field_figure(CustomResNet(8), NOISE)}
+torch.manual_seed(0)
+PREDS = predict(CustomResNet(8), get_data('digits').test[:200], precision='float32', progress=False)
+MAKERS = {'one cycle': one_cycle_figure, 'augmentation': lambda: augmentation_figure(NOISE), 'field': lambda: receptive_field_figure(CustomResNet(8), NOISE), 'confusion': lambda: confusion_figure(PREDS)}
 
 
 def name_of(page): return re.search('<div class="([^"]+)"', page)[1]
@@ -31,7 +39,40 @@ def pages(): return {name: make().data for name, make in MAKERS.items()}
 
 def test_each_is_smaller_than_60_kB(pages):
     sizes = {name: len(page.encode()) for name, page in pages.items()}
-    assert max(sizes.values()) < 60_000, sizes
+    assert sizes.pop('confusion') < 600_000 and max(sizes.values()) < 60_000, sizes
+
+
+def test_the_confusion_of_cifar10_is_smaller_than_600_kB():
+    "As many images as the page shows, of the kind that compresses worst"
+    rng, data = np.random.default_rng(0), get_data('digits').test
+    split = replace(data[np.arange(760) % len(data)], images=rng.integers(0, 256, (760, 8, 8, 3), dtype=np.uint8).repeat(4, 1).repeat(4, 2))
+    assert len(confusion_figure(predict(CustomResNet(8), split, precision='float32', progress=False)).data.encode()) < 600_000
+
+
+def test_what_the_confusion_matrix_holds(pages):
+    told = sent(pages['confusion'])
+    assert told['counts'] == confusion(PREDS).tolist() and told['classes'] == list(PREDS.classes)
+    label, predicted = told['start']
+    assert told['counts'][label][predicted] == max(n for i, row in enumerate(told['counts']) for j, n in enumerate(row) if i != j)
+    chosen = told['cells'][label][predicted]
+    expected = PREDS[errors(PREDS, 80, 'confidence', PREDS.classes[label], PREDS.classes[predicted])]
+    assert len(chosen) == len(expected) and [told['percents'][k] for k in chosen] == [[percent(p[label]), percent(p[predicted])] for p in expected.probs]
+    with Image.open(io.BytesIO(base64.b64decode(told['sprite'].split(',')[1]))) as wall: wall = np.asarray(wall.convert('RGB')).astype(int)
+    maps = np.frombuffer(base64.b64decode(told['maps']), np.uint8).reshape(-1, 2, 4, 4)
+    by_camera = cam_maps(expected), cam_maps(expected, 'label')
+    for k, image, *heats in zip(chosen, expected.split.images, *by_camera):
+        row, column = divmod(k, told['columns'])
+        assert abs(wall[32*row:32*row + 32, 32*column:32*column + 32] - image.astype(int)).mean() < 6
+        for own, heat in zip(maps[k], heats):
+            large = cv2.resize(own.astype(np.float32), (32, 32))
+            assert (large - large.min())/max(np.ptp(large), 1e-6) == pytest.approx(heat, abs=.02)
+    assert len(maps) == len(told['percents']) == sum(len(cell) for row in told['cells'] for cell in row)
+
+
+def test_the_network_is_left_as_it_was():
+    model = CustomResNet(8).bfloat16().train()
+    confusion_figure(replace(PREDS, model=model))
+    assert model.training and next(model.parameters()).dtype == torch.bfloat16
 
 
 def test_the_same_call_gives_the_same_html(pages):
@@ -76,7 +117,8 @@ def test_what_the_scripts_are_told(pages):
 @pytest.mark.parametrize('make,says', [
     (lambda: one_cycle_figure(per_epoch=0), 'per_epoch must be a whole number of at least 1 (got 0)'), (lambda: augmentation_figure(NOISE/255), 'got float64 (32, 32, 3)'),
     (lambda: augmentation_figure(NOISE[..., 0]), 'image must be uint8 (32, 32, 3) (got uint8 (32, 32))'), (lambda: augmentation_figure(NOISE, fill=(0, 0, 256)), 'got 256'),
-    (lambda: augmentation_figure(NOISE, fill=(0, 0)), 'fill has 2'), (lambda: receptive_field_figure(CustomResNet(8), NOISE[:28]), 'got uint8 (28, 32, 3)')])
+    (lambda: augmentation_figure(NOISE, fill=(0, 0)), 'fill has 2'), (lambda: confusion_figure(PREDS[PREDS.correct]), 'every prediction is correct'), (lambda: confusion_figure(PREDS, each=0), 'each must be a whole number of at least 1'),
+    (lambda: confusion_figure(PREDS, quality=0), 'quality must be'), (lambda: confusion_figure(replace(PREDS, model=torch.nn.Flatten())), 'CustomResNet'), (lambda: receptive_field_figure(CustomResNet(8), NOISE[:28]), 'got uint8 (28, 32, 3)')])
 def test_wrong_arguments(make, says):
     with pytest.raises(ValueError) as e: make()
     assert says in str(e.value)

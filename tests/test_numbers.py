@@ -85,6 +85,15 @@ def test_how_many_are_wrong(prose, record):
     assert round(10_000/errors) == 16 and 'one image in sixteen wrong' in prose['00_data']
 
 
+def test_mistakes(prose, record):
+    run, says = record('mistakes'), prose['04_analysis']
+    near = run['near_copies']
+    assert near['correct'] + near['others_correct'] == run['correct'] and near['images'] + near['others'] == run['images'] == 10_000
+    assert f"Without them the accuracy is {percent(near['others_correct']/near['others'])} in place of {percent(run['correct']/run['images'])}" in says
+    before, after = ([100*v for v in (run[name]['ece'], *run[name]['interval'])] for name in ('unscaled', 'scaled'))
+    assert 'from {:.2f} % (95 % interval {:.2f} to {:.2f}) to {:.2f} % ({:.2f} to {:.2f})'.format(*before, *after) in says
+
+
 def test_hours_of_a_run(prose, record):
     rate = np.mean(record('bench_cpu')['images_per_second']['ours'])
     assert f'take about {24*50_000/rate/3600:.1f} hours on that CPU (computed from the measured {rate:.0f} images per second)' in prose['03_one_cycle']
@@ -101,6 +110,8 @@ def test_no_figure_comes_from_nowhere(prose, record, cpu94):
     known = CITED | {percent(a)[:-2] for a in (run['test_acc'], run['test_acc_flip'], demo['test_acc'][0])}
     known |= {f'{100*run["test_acc"]:.1f}', f'{100*run["test_acc"] + .2:.1f}'}  # a question for teachers compares two such networks
     known |= {percent(np.mean([run[key] for run in cpu94]))[:-2] for key in ('test_acc', 'test_acc_flip', 'test_acc_six')}
+    mistakes = record('mistakes')
+    known |= {percent(share)[:-2] for share in (mistakes['near_copies']['others_correct']/mistakes['near_copies']['others'], mistakes['unscaled']['ece'], mistakes['scaled']['ece'])}
     short = [*record('first_steps')['runs'].values(), *record('batch_norm')['runs'].values(), *record('optimizers')['runs'].values()]
     accs = [run['valid_acc'] for run in short] + list(record('single_shortcuts')['valid_acc'].values())
     known |= {f'{100*np.mean(a):.1f}' for a in accs}

@@ -115,7 +115,7 @@ def canvas(tab, kind):
 def test_ten_images(tab, tmp_path, ten, classify, recorded):
     "Probabilities and maps of ten PNG files are those of PyTorch and of `overlay`"
     preds, classes = classify(ten), recorded[1]['classes']
-    own, others = (cam_maps(preds, target, method='hirescam') for target in ('prediction', 'frog'))
+    own, others = (cam_maps(preds, target) for target in ('prediction', 'frog'))
     for i, image in enumerate(ten):
         Image.fromarray(image).save(tmp_path/f'{i}.png')
         predicted = classes[preds.predicted[i]]
