@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED_MARKS', 'find_records', 'completed', 'summarize_accuracy', 'interval', 'training_minutes', 'step_in_words',
-           'systems_table', 'plot_accuracies', 'fault_accuracies', 'fault_cost', 'cost_lines', 'draw_intervals',
-           'plot_fault_costs', 'trick_accuracies', 'trick_effect', 'summarize_effect', 'plot_tricks', 'plot_ladder',
-           'climb_points', 'plot_climb']
+           'systems_table', 'plot_accuracies', 'fault_accuracies', 'fault_cost', 'cost_lines', 'pooled_spread',
+           'plot_fault_runs', 'draw_intervals', 'plot_fault_costs', 'trick_accuracies', 'trick_effect',
+           'summarize_effect', 'plot_tricks', 'plot_ladder', 'climb_points', 'plot_climb']
 
 # %% ../nbs/compare.ipynb #compare002
 import math, re
@@ -17,6 +17,7 @@ import numpy as np
 
 from .augment import Crop, Cutout, Flip, Steps
 from .core import load_record, record_names, styled
+from .published import PUBLISHED_LOGS
 from .recipes import ABOUT, BLACK, RECIPES, Gray, ResizedCrop, ladder, recipes, single_faults, tricks
 from .speed import AlternatingFlip, Jitter
 
@@ -111,59 +112,71 @@ def _schedule_in_words(recipe):
     return words + (f'; in effect {rebuilt_at:g} throughout' if rebuilt_at else '')
 
 # %% ../nbs/compare.ipynb #6d538dd0
-def _difference(about, records):
-    if not about.published: return '—'
-    return _points_in_words([r['test_acc'] - about.published for r in completed(records)])
+_HOW_READ = {  # how the published accuracy was read
+    'eva8_s8': 'log, last epoch', 'eva6_s9': 'picture of the log, last epoch', 'eva8_resnetf': 'one test after training, printed without decimals: 87 to below 88',
+    'era_s10': 'log, last epoch', 'era_utils': 'log, last epoch'}
+
+def _published(name):
+    published = ABOUT[name].published
+    return f'{100*published:g} % ({_HOW_READ[name]})' if published else ''
+
+def _result(name, about, fixed=False):
+    "Return the recorded accuracy of a recipe in words, with its difference from the published one; a dash where no run is recorded"
+    if fixed and not about.faults: return ''
+    runs = find_records(f'{name}-fixed' if fixed else name)
+    if not runs: return '—'
+    known = [r['test_acc'] for r in completed(runs)]
+    gap = f', {100*(np.mean(known) - about.published):+.2f} points'.replace('-', '−') if known and about.published and not fixed else ''
+    return summarize_accuracy(runs) + gap
 
 # %% ../nbs/compare.ipynb #compare007
 def systems_table() -> str:
     "Return all recipes side by side, with their runs of 24 epochs, as a Markdown table"
     def column(name, about):
-        recipe, runs, fixed = recipes()[name], find_records(name), find_records(f'{name}-fixed')
-        return {'': f'`{name}`', 'whose': about.where, 'network': about.network, 'parameters': f'{about.params:,}',
-                'loss': about.loss, 'optimizer': _optim_in_words(recipe), 'schedule': _schedule_in_words(recipe),
-                'augmentation': step_in_words(recipe.config.augment), 'faults': '; '.join(about.faults) or 'none known',
-                'published': f'{100*about.published:g} %' if about.published else '—',
-                'here, as published': summarize_accuracy(runs), 'difference': _difference(about, runs),
-                'here, fixed': summarize_accuracy(fixed) if about.faults else '—', 'lesson': about.lesson}
+        recipe = recipes()[name]
+        return {'system': f'`{name}`<br>{about.where}', 'network': about.network, 'parameters': f'{about.params:,}',
+                'optimizer': _optim_in_words(recipe), 'schedule': _schedule_in_words(recipe), 'augmentation': step_in_words(recipe.config.augment),
+                'published': _published(name), 'ours, as published': _result(name, about), 'ours, fixed': _result(name, about, fixed=True),
+                'faults': '; '.join(about.faults) or 'none known', 'lesson': about.lesson}
     columns = [column(name, about) for name, about in ABOUT.items()]
-    lines = [' | '.join([f'**{name}**'*bool(name), *(c[name] for c in columns)]) for name in columns[0]]
+    lines = [' | '.join([f'**{name}**', *(c[name] for c in columns)]) for name in columns[0]]
     lines.insert(1, ' | '.join(['---']*(len(columns) + 1)))
     return '\n'.join(f'| {line} |' for line in lines)
 
 # %% ../nbs/compare.ipynb #compare008
 @styled
 def plot_accuracies() -> 'Figure':
-    "Draw accuracy during training and test accuracy at the end, for all recipes"
+    "Draw accuracy against the epoch, from the published logs and the recorded runs of 24 epochs"
     import matplotlib.pyplot as plt, seaborn as sns
-    fig, ax = plt.subplots(figsize=(7.6, 3.8))
+    fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.9), sharey=True)
     for (name, about), color in zip(ABOUT.items(), sns.color_palette('deep')):
-        _draw_runs(ax, completed(find_records(name)), color)
-        ax.plot([], [], color=color, label=name)
-        if about.published: ax.plot(24.6, about.published, 'D', mfc='none', color=color, ms=6)
-    ax.yaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
-    ax.set(title='24 epochs', xlabel='epoch', ylim=(.4, 1))
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.plot([], [], '*', color='gray', ms=11, label='test, at the end')
-    ax.plot([], [], 'D', mfc='none', color='gray', label='published')
+        log, runs = PUBLISHED_LOGS.get(name), completed(find_records(name))
+        for ax, accs in zip(axes, (log.test_acc, log.train_acc) if log else ()): _draw_log(ax, accs, color)
+        if about.published and not log.test_acc: axes[0].plot(24, 100*about.published, 'D', mfc='none', color=color, ms=6)
+        axes[0].plot([24.3]*len(runs), [100*r['test_acc'] for r in runs], '*', color=color, ms=11)
+        if runs: axes[1].plot(np.arange(1, 25), 100*np.mean([[e['train_acc'] for e in r['epochs']] for r in runs], 0), color=color, lw=1.8)
+        axes[1].plot([], [], color=color, lw=3, label=name)
+    for ax, title in zip(axes, ('test images', 'augmented training images')):
+        ax.set(title=title, xlabel='epoch', xticks=range(0, 25, 6), ylim=(40, 100))
+        ax.yaxis.set_major_formatter(lambda v, _: f'{v:.0f} %')
+    axes[1].plot([], [], '--', color='gray', label='published log')
+    axes[1].plot([], [], '*', color='gray', ms=10, label='recorded here')
     fig.legend(loc='outside lower center', ncol=4, fontsize=9)
     return fig
 
 # %% ../nbs/compare.ipynb #compare009
-def _draw_runs(ax, runs, color):
-    if not runs: return
-    curves = np.array([[e['train_acc'] for e in r['epochs']] for r in runs])
-    ax.plot(np.arange(1, 25), curves.mean(0), '.-', color=color, lw=1.5)
-    ax.plot([24]*len(runs), [r['test_acc'] for r in runs], '*', color=color, ms=11)
+def _draw_log(ax, accs, color):
+    "Draw what a log prints, with a gap where epochs are missing"
+    if accs: ax.plot(np.arange(1, 25), [accs.get(epoch, np.nan) for epoch in range(1, 25)], '--', color=color, lw=1.3)
 
 # %% ../nbs/compare.ipynb #compare010
 def fault_accuracies(
-    name:str,  # of a recipe from `single_faults`, or 'one_cycle'
+    name:str,  # of a recipe from `single_faults` or `controls`, or 'one_cycle'
     small:bool=False,  # the runs on the small network, evaluated on the validation images
 ) -> dict[int, float]:
     "Return the recorded accuracies with a single fault: {seed: accuracy}"
     if not small: return {r['seed']: r['test_acc'] for r in completed(find_records(name))}
-    runs = [load_record(n) for n in record_names() if re.fullmatch(rf'faults/{re.escape(name)}-width16-4ep-\d+', n)]
+    runs = [load_record(n) for n in record_names() if re.fullmatch(rf'(faults|controls)/{re.escape(name)}-width16-4ep-\d+', n)]
     return {r['seed']: r['epochs'][-1]['valid_acc'] for r in completed(runs)}
 
 def fault_cost(
@@ -177,9 +190,35 @@ def fault_cost(
 def cost_lines(
     fault:str,  # its name
 ) -> str:
-    "Return the cost of a fault on the full and on the small network, as lines of text"
-    kinds = ('full network, 24 epochs, test images', False), ('width 16, 4 epochs, validation images', True)
-    return '\n'.join(f'{kind}: {_points_in_words(fault_cost(fault, small))}' for kind, small in kinds)
+    "Return the cost of a fault as lines of text, on the small proxy and, where it was run, on the full network"
+    costs = {'small proxy (width 16, 4 epochs), validation images': fault_cost(fault, small=True), 'full network, 24 epochs, test images': fault_cost(fault)}
+    return '\n'.join(f'{kind}: {_points_in_words(cost)}' for kind, cost in costs.items() if cost)
+
+# %% ../nbs/compare.ipynb #cmp-pool1
+def pooled_spread() -> tuple[float, int, int]:  # (standard deviation, degrees of freedom, settings)
+    "Return the spread between seeds on the small proxy, pooled over the recipe and its single faults"
+    found = [list(fault_accuracies(name, small=True).values()) for name in ('one_cycle', *(r.name for r in single_faults().values()))]
+    found = [accs for accs in found if len(accs) > 1]
+    freedom = sum(len(accs) - 1 for accs in found)
+    return math.sqrt(sum(np.var(accs)*len(accs) for accs in found)/freedom), freedom, len(found)
+
+def _chance_band(n=3, level=.95):
+    "Return how far two means of `n` runs without a difference lie apart in 95 of 100 cases, by the pooled spread"
+    from scipy.stats import t
+    spread, freedom, _ = pooled_spread()
+    return float(t.ppf((1 + level)/2, freedom)*spread*math.sqrt(2/n))
+
+@styled
+def plot_fault_runs() -> 'Figure':
+    "Draw the validation accuracy of every run on the small proxy, a row for each setting"
+    import matplotlib.pyplot as plt, seaborn as sns
+    accs = {'no fault': fault_accuracies('one_cycle', small=True)} | {fault: fault_accuracies(r.name, small=True) for fault, r in single_faults().items()}
+    accs = dict(sorted(((name, list(found.values())) for name, found in accs.items() if found), key=lambda item: -np.mean(item[1])))
+    fig, ax = plt.subplots(figsize=(7.6, 3.4))
+    for row, found in enumerate(accs.values()): ax.plot([100*acc for acc in found], [row]*len(found), 'o', color=sns.color_palette('deep')[0], alpha=.75, ms=7)
+    ax.set(xlabel='validation accuracy (%)', ylim=(len(accs) - .5, -.5))
+    ax.set_yticks(range(len(accs)), accs)
+    return fig
 
 # %% ../nbs/compare.ipynb #compare011
 def draw_intervals(ax:'Axes', values:dict[str, list[float]]) -> list[float]:
@@ -203,9 +242,10 @@ def plot_fault_costs(
     costs = {fault: fault_cost(fault, small) for fault in single_faults()}
     fig, ax = plt.subplots(figsize=(7.6, 1.1 + .36*sum(len(c) > 1 for c in costs.values())))
     draw_intervals(ax, costs)
+    if small: ax.axvspan(-100*_chance_band(), 100*_chance_band(), color='gray', alpha=.18, lw=0)
     ax.axvline(0, color='black', lw=1)
     ax.set(xlabel='accuracy with the fault minus accuracy without it (points)',
-           title='width 16, 4 epochs, validation' if small else 'full network, 24 epochs, test')
+           title='small proxy (width 16, 4 epochs), validation' if small else 'full network, 24 epochs, test')
     return fig
 
 # %% ../nbs/compare.ipynb #cmp-tr1

@@ -26,7 +26,7 @@ from .core import DataError, Diverged, busy_seconds, check_choice, check_int, de
 from .data import ImageData, get_data
 from .device import Precision, peak_memory, pick_device
 from .model import CustomResNet, load_weights, save_weights
-from .recipes import ACCURATE_FREE, ACCURATE_STRICT, CPU94, CPU95, EVA8_S8, FAST94, ONE_CYCLE, Recipe, change, find_recipes, fix, ladder, run_recipe, single_faults, tricks
+from .recipes import ACCURATE_FREE, ACCURATE_STRICT, CPU94, CPU95, EVA8_S8, FAST94, ONE_CYCLE, Recipe, change, controls, find_recipes, fix, ladder, run_recipe, single_faults, tricks
 from .train import FitConfig, OneCycle, Trainer, train_epoch
 
 # %% ../nbs/records.ipynb #records003
@@ -74,10 +74,11 @@ def trick_runs(seeds:Iterable[int], width:int=16) -> list[Planned]:
             for name, r in (tricks() | {r.name: r for r in ladder().values()}).items() for seed in seeds]
 
 def fault_runs(seeds:Iterable[int]) -> list[Planned]:
-    "Plan the course's recipe with and without single faults, on a small network for 4 epochs, judged on the validation images"
+    "Plan the course's recipe with and without single faults, and its controls, on a small network for 4 epochs, judged on the validation images"
     def small(r): return replace(r, network=r.network | dict(width=16))
-    return [Planned(f'faults/{r.name}-width16-4ep-{seed}', small(r), seed, 4, dict(full=False), test=False)
-            for seed in seeds for r in [ONE_CYCLE, *single_faults().values()]]
+    def planned(folder, r, seed): return Planned(f'{folder}/{r.name}-width16-4ep-{seed}', small(r), seed, 4, dict(full=False), test=False)
+    return ([planned('faults', r, seed) for seed in seeds for r in [ONE_CYCLE, *single_faults().values()]]
+            + [planned('controls', r, seed) for seed in seeds for r in controls().values()])
 
 # %% ../nbs/records.ipynb #records005
 def plan(

@@ -12,13 +12,14 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 import cifar_resnet.core as core
 from cifar_resnet.augment import Batches, Crop, Cutout, Flip, Steps
-from cifar_resnet.compare import find_records, step_in_words, summarize_accuracy
+from cifar_resnet.compare import cost_lines, fault_cost, find_records, plot_accuracies, pooled_spread, step_in_words, summarize_accuracy, systems_table
 from cifar_resnet.core import from_plain, to_plain
 from cifar_resnet.data import CIFAR10_MEAN, CIFAR10_STD, get_data
 from cifar_resnet.device import Conv2d, Optim
 from cifar_resnet.model import count_params, load_weights
+from cifar_resnet.published import PUBLISHED_LOGS
 from cifar_resnet.recipes import (ABOUT, BLACK, DIGITS, ERA_UTILS, EVA6_S9, EVA8_RESNETF, EVA8_S8, KINDS, ONE_CYCLE, Gray, Recipe, ResizedCrop, change,
-                                  find_recipes, fix, painted_before, published_cycle, recipes, run_recipe, single_faults)
+                                  controls, find_recipes, fix, painted_before, published_cycle, recipes, run_recipe, single_faults)
 from cifar_resnet.train import FitConfig, OneCycle
 
 FIVE = 'eva8_s8', 'eva6_s9', 'eva8_resnetf', 'era_s10', 'era_utils'
@@ -102,37 +103,38 @@ def test_names():
 
 # --- learning rates ------------------------------------------------------------
 
-PRINTED = {
-    'eva8_s8': """6.158664051256647e-06 0.008027560405510276 0.016048962146969298 0.024070363888428318 0.03209176562988734 0.040009817237902
-        0.0379029059018135 0.035795994565725006 0.033689083229636506 0.03158217189354801 0.029475260557459512 0.02736834922137102
-        0.025261437885282522 0.023154526549194025 0.02104761521310553 0.018940703877017035 0.01683379254092854 0.014726881204840041
-        0.012619969868751541 0.010513058532663048 0.008406147196574551 0.006299235860486058 0.004192324524397557 0.002085413188309064""",
-    'eva6_s9': """0.008000000000000007 0.01701959344058193 0.04238351822413211 0.0793256849838772 0.12090435778258629 0.15930656319435654
-        0.18731621205177368 0.19967006174843435 0.19885446757063494 0.1943251614413558 0.1756726649118383 0.16219983210662656
-        0.07393433299831474 0.05644036025578833 0.040465197750941456 0.026565852330035694 0.015226953213941337 0.0068438544051492795
-        0.0017088498586017113""",
-    'eva8_resnetf': """0.04266729403103062 0.07051438100407266 0.09836146797711469 0.12620855495015673 0.14658278022665575 0.13887936009963878
-        0.13117593997262178 0.12347251984560481 0.11576909971858781 0.10806567959157085 0.10036225946455386 0.09265883933753688
-        0.0849554192105199 0.07725199908350291 0.06954857895648592 0.061845158829468935 0.054141738702451966 0.04643831857543497
-        0.03873489844841799 0.031031478321401018 0.02332805819438402 0.015624638067367025 0.007921217940350056 0.00021779781333305936""",
-    'era_s10': """2.325e-05 0.009337608895705521 0.01865196779141104 0.02796632668711656 0.03728068558282208 0.046475026977712136
-        0.04402767079350161 0.04158031460929108 0.039132958425080556 0.03668560224087003 0.0342382460566595 0.03179088987244898
-        0.029343533688238454 0.026896177504027927 0.0244488213198174 0.022001465135606874 0.01955410895139635 0.017106752767185825
-        0.014659396582975291 0.012212040398764772 0.009764684214554245 0.0073173280303437185 0.004869971846133192 0.0024226156619226655""",
-    'era_utils': """0.00351 0.00990 0.01780 0.02416 0.02656 0.02638 0.02583 0.02495 0.02375 0.02226 0.02053 0.01859
-        0.01652 0.01435 0.01216 0.01000 0.00793 0.00600 0.00427 0.00279 0.00159 0.00071 0.00018 0.00000"""}
-AFTER = 'eva8_resnetf', 'era_utils'  # these print after the last step of an epoch, the others before the first
-KNOWN_EPOCHS = {'eva6_s9': [*range(10), 11, 12, *range(17, 24)]}  # counted from 0; the other logs are complete
-
-
-def rate_at(name, epoch): return recipes()[name].lr_at(98*(epoch + (name in AFTER)))
+def rate_at(name, epoch): return recipes()[name].lr_at(98*(epoch + PUBLISHED_LOGS[name].after))
 
 
 @pytest.mark.parametrize('name, known', [('eva8_s8', 24), ('eva6_s9', 19), ('eva8_resnetf', 24), ('era_s10', 24), ('era_utils', 24)])
 def test_rates_in_the_logs(name, known):
-    ours, theirs = [rate_at(name, epoch) for epoch in KNOWN_EPOCHS.get(name, range(24))], PRINTED[name].split()
-    assert len(theirs) == known
-    assert [f'{rate:.5f}' if name == 'era_utils' else str(rate) for rate in ours] == theirs
+    printed = PUBLISHED_LOGS[name].rates
+    assert len(printed) == known
+    for epoch, rate in printed.items(): assert format(rate_at(name, epoch - 1), '.5f' if name == 'era_utils' else '') == rate
+
+
+def test_the_rates_of_a_wrong_schedule_differ():
+    "The comparison above would notice it: one digit of the peak, one step of the length, the other end of an epoch"
+    printed, cycle = PUBLISHED_LOGS['eva8_s8'].rates, EVA8_S8.schedule
+    def same(schedule, per_epoch=98, shift=0): return sum(str(schedule.at(per_epoch*(epoch - 1 + shift), per_epoch)[0]) == rate for epoch, rate in printed.items())
+    assert same(cycle) == 24
+    assert max(same(replace(cycle, lr_max=.040031316333168)), same(cycle, 97), same(cycle, shift=1)) < 3
+
+
+def test_accuracies_in_the_logs():
+    for name, log in PUBLISHED_LOGS.items():
+        assert set(log.test_acc) | set(log.train_acc) <= set(range(1, 25)) and all(20 < acc < 100 for acc in [*log.test_acc.values(), *log.train_acc.values()])
+        if name == 'eva8_resnetf': assert not log.test_acc and len(log.train_acc) == 24
+        else: assert log.test_acc[24] == pytest.approx(100*ABOUT[name].published) and len(log.test_acc) == len(log.train_acc) == (19 if name == 'eva6_s9' else 24)
+    assert set(range(1, 25)) - set(PUBLISHED_LOGS['eva6_s9'].test_acc) == {13, 14, 15, 16, 17}
+
+
+def test_losses_in_the_logs():
+    "Cross-entropy after a softmax lies between 1.46 and 2.46; the other systems get far below"
+    for name, log in PUBLISHED_LOGS.items():
+        if name == 'eva8_s8': assert 1.4612 < min(log.test_loss.values()) < 1.6 and max(log.test_loss.values()) < 2.4612
+        elif log.test_loss: assert .2 < log.test_loss[24] < .5
+    assert PUBLISHED_LOGS['era_s10'].test_loss[24] == pytest.approx(.2837, abs=1e-4)
 
 
 def test_the_peak_of_era_utils():
@@ -385,6 +387,15 @@ def test_single_faults():
     assert faults['optimizer rebuilt each epoch'].config.optim.rebuilt_at == .01 and faults['annihilation'].schedule.final == .0017/1e4
 
 
+def test_the_control_changes_the_schedule_alone():
+    "One optimizer, with the momentum of the rebuilt one, at the rate that is in effect there"
+    control, = controls().values()
+    rebuilt = single_faults()['optimizer rebuilt each epoch']
+    assert {part for part, value in parts(control).items() if value != parts(ONE_CYCLE)[part]} == {'schedule'}
+    assert {control.schedule.at(step, 98) for step in range(0, 24*98, 7)} == {(rebuilt.config.optim.rebuilt_at, None)}
+    assert control.config.optim == replace(rebuilt.config.optim, rebuilt_at=None)
+
+
 def test_find_recipes():
     assert find_recipes(*(recipe.name for recipe in EVERY)) == EVERY and len({recipe.name for recipe in EVERY}) == len(EVERY) == 13 + 5 + 13 + 8
     assert find_recipes() == []
@@ -499,6 +510,15 @@ def test_a_schedule_that_cycles_momentum_replaces_that_of_the_optimizer(few):
     assert outcome(change(cycling, 'other', optim=replace(BASE.config.optim, momentum=.3)), few) == outcome(cycling, few)
 
 
+@pytest.mark.parametrize('recipe, own', [('era_s10', True), ('one_cycle', True), ('digits', False), (BASE, False)])
+def test_all_training_images_or_not_is_said_by_the_recipe(recipe, own, few):
+    "One default, that of `FitConfig`; a recipe sets another, and a call overrides both"
+    recipe = find_recipes(recipe)[0] if isinstance(recipe, str) else recipe
+    assert recipe.config.full is own and FitConfig().full is False
+    for settings, full in ({}, own), (dict(full=True), True), (dict(full=False), False):
+        assert run_recipe(shrink(recipe), few, epochs=1, batch_size=32, progress=False, **settings).record['images'] == (128 if full else 96)
+
+
 def test_a_name_is_only_a_name(few, baseline):
     "And two runs of the same settings are equal, without which the tests above would say nothing"
     assert outcome(replace(BASE, name='other'), few) == baseline
@@ -594,6 +614,44 @@ def test_runs_that_diverged(results):
     assert summarize_accuracy(find_records('era_s10')) == 'diverged (n=1)'
     results('recipes/era_s10-1', seed=1, test_acc=.9)
     assert summarize_accuracy(find_records('era_s10')) == '90.00% (n=1, 1 diverged)'
+
+
+def small_runs(results, name, *accs):
+    for seed, acc in enumerate(accs): results(f'faults/{name}-width16-4ep-{seed}', seed=seed, epochs=[dict(valid_acc=acc)])
+
+
+def test_the_spread_is_pooled_over_settings(results):
+    small_runs(results, 'one_cycle', .8, .82)
+    small_runs(results, 'no-flip', .7, .71, .75)
+    small_runs(results, 'vertical-flips', .6)  # one run has no spread
+    squares = .01**2*2 + .02**2 + .01**2 + .03**2
+    assert pooled_spread() == (pytest.approx((squares/3)**.5), 3, 2)
+
+
+def test_a_cost_is_told_where_it_was_measured(results):
+    assert cost_lines('no flip') == ''
+    small_runs(results, 'one_cycle', .8, .81)
+    small_runs(results, 'no-flip', .79, .81)
+    assert cost_lines('no flip').splitlines() == ['small proxy (width 16, 4 epochs), validation images: -0.50 points, 95 % interval -6.85 to +5.85 (n=2)']
+    for name, acc in ('one_cycle', .93), ('no-flip', .92): results(f'recipes/{name}-0', seed=0, test_acc=acc)
+    assert cost_lines('no flip').splitlines()[1] == 'full network, 24 epochs, test images: -1.00 points (n=1)'
+    results('controls/constant-rate-width16-4ep-1', seed=1, epochs=[dict(valid_acc=.6)])
+    assert fault_cost('constant rate', small=True) == [pytest.approx(-.21)]
+
+
+def row_of_table(name): return next(line.strip('| ').split(' | ')[1:] for line in systems_table().splitlines() if line.startswith(f'| **{name}**'))
+
+
+def test_table_and_curves_grow_with_the_records(results):
+    def drawn(): return [sum(line.get_marker() == '*' and len(line.get_xdata()) for line in plot_accuracies().axes[0].lines), sum(line.get_linestyle() == '-' and len(line.get_xdata()) == 24 for line in plot_accuracies().axes[1].lines)]
+    assert row_of_table('ours, as published') == ['—']*6 and drawn() == [0, 0]
+    epochs = [dict(train_acc=.5 + epoch/100) for epoch in range(24)]
+    results('recipes/era_s10-0', seed=0, test_acc=.9131, epochs=epochs)
+    results('recipes/era_s10-fixed-0', seed=0, test_acc=.92, epochs=epochs)
+    assert row_of_table('ours, as published') == ['—', '—', '—', '91.31% (n=1), +1.00 points', '—', '—'] and drawn() == [1, 1]
+    assert row_of_table('ours, fixed')[3] == '92.00% (n=1)'
+    results('recipes/era_s10-1', seed=1, test_acc=.8931, epochs=epochs)
+    assert row_of_table('ours, as published')[3] == '90.31% ± 1.41% (n=2), +0.00 points' and drawn() == [2, 1]
 
 
 def test_steps_in_words():

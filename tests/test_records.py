@@ -10,7 +10,7 @@ from cifar_resnet import records as R
 from cifar_resnet.core import record_names
 from cifar_resnet.data import get_data
 from cifar_resnet.model import load_weights
-from cifar_resnet.recipes import ABOUT, ONE_CYCLE, change, recipes, single_faults
+from cifar_resnet.recipes import ABOUT, ONE_CYCLE, change, controls, recipes, single_faults
 from cifar_resnet.records import (PUBLISHED, Planned, compare_speed, fault_runs, is_recorded, make, make_all, make_missing, missing, missing_runs, plan, plan_table, rate_runs, recipe_runs,
                                   speed_table, summarize)
 from cifar_resnet.train import OneCycle, Trainer
@@ -44,7 +44,7 @@ def test_a_plan_of_another_machine():
 def test_where_something_is_chosen_the_test_set_is_not_seen():
     for kind in 'cpu', 'gpu':
         for p in plan(kind):
-            chosen_by = p.name.startswith(('rates/', 'faults/', 'tricks/'))
+            chosen_by = p.name.startswith(('rates/', 'faults/', 'controls/', 'tricks/'))
             assert p.test is not chosen_by
             if chosen_by: assert p.settings == dict(full=False)
 
@@ -66,7 +66,7 @@ def test_rate_runs():
 
 def test_fault_runs():
     runs = fault_runs([2])
-    assert len(runs) == 1 + len(single_faults()) and all(p.seed == 2 and p.epochs == 4 and p.recipe.network['width'] == 16 for p in runs)
+    assert len(runs) == 1 + len(single_faults()) + len(controls()) and all(p.seed == 2 and p.epochs == 4 and p.recipe.network['width'] == 16 for p in runs)
     assert runs[0].recipe == replace(ONE_CYCLE, network=dict(width=16, logit_scale=.125))
 
 
