@@ -6,27 +6,21 @@
 __all__ = []
 
 # %% ../nbs/index.ipynb #454d2f3a
-from .core import DataError, Diverged, TrainingError, is_quick, load_or_measure, load_record, save_record
+from .core import DataError, Diverged, TrainingError, load_record
 from .device import Optim, Precision, pick_device
-from .data import CIFAR10_CLASSES, ImageData, Split, channel_stats, choose_valid, course_data, get_data, needs_cifar10
+from .data import ImageData, Split, course_data, get_data
 from .images import read_image
-from .explore import (class_means, count_classes, nearest_images, plot_class_balance, plot_histograms,
-                                  show_images, show_pairs, show_samples)
-from .augment import (Batches, Crop, Cutout, Flip, Steps, default_augment, eval_transforms, images_per_second, make_loaders,
-                                  mean_color, train_steps, train_transforms)
-from .model import CustomResNet, Residual, conv_block, count_params, load_weights, predict_proba, register_network, res_block, save_weights
-from .anatomy import count_macs, diagram, layer_table, plot_costs, plot_fields, receptive_fields
-from .lr_finder import LRCurve, choose_rates, find_lr, plot_lr, range_test, smooth
+from .explore import show_images
+from .augment import Batches, Crop, Cutout, Flip, Steps, default_augment, eval_transforms, make_loaders, train_transforms
+from .model import CustomResNet, conv_block, count_params, load_pretrained, load_weights, predict_proba, res_block, save_weights
+from .anatomy import count_macs, layer_table
+from .lr_finder import find_lr, plot_lr, range_test
 from .checkpoint import RunFolder
-from .train import FitConfig, OneCycle, Run, Trainer, compute_loss, evaluate, fit, infer, plot_run, plot_schedule
-from .analysis import (Predictions, accuracy_interval, calibrate, class_table, confused_pairs, confusion, errors, find_temperature,
-                                   nearest_by_features, plot_confidence, plot_confusion, plot_embedding, plot_neighbors, plot_reliability,
-                                   plot_robustness, predict, reliability, robustness)
-from .cams import cam_maps, overlay, plot_cams, plot_misclassified, randomize, similarity
+from .train import FitConfig, OneCycle, Run, Trainer, evaluate, fit, plot_run, plot_schedule
+from .analysis import (Predictions, accuracy_interval, class_table, confused_pairs, errors, plot_confusion, plot_reliability, predict,
+                                   robustness)
+from .cams import cam_maps, plot_cams, plot_misclassified
 from .report import write_report
-from .recipes import (ABOUT, About, Gray, OverlappingNet, Recipe, ResizedCrop, change, find_recipes, fix, published_cycle,
-                                  recipes, run_recipe, single_faults)
-from .speed import AlternatingFlip, Muon, Whiten
-from .compare import fault_cost, find_records, interval, plot_accuracies, plot_climb, plot_fault_costs, plot_tricks, systems_table
+from .recipes import Recipe, change, fix, recipes, run_recipe
 
 __all__ = [name for name in globals() if name[0] != '_']

@@ -515,7 +515,8 @@ def _name_export(path, ending):
     examples=('--only era_utils --epochs 2 --seeds 1', '--fixed --faults --seeds 5'))
 def _recipes(args):
     "Train published recipes one after another, and record the results"
-    from cifar_resnet.all import ABOUT, find_recipes, fix, get_data, pick_device, single_faults
+    from cifar_resnet.all import fix, get_data, pick_device
+    from cifar_resnet.recipes import ABOUT, find_recipes, single_faults
     from cifar_resnet.core import check_folder, check_int
     from cifar_resnet.data import check_data_name
     from cifar_resnet.records import is_recorded, make_all, recipe_runs
