@@ -54,4 +54,4 @@ if __name__ == '__main__':
     (ROOT/PICTURE).parent.mkdir(exist_ok=True)
     (ROOT/PICTURE).write_bytes(picture)
     (ROOT/'CITATION.cff').write_text(citation(), encoding='utf-8')
-    (ROOT/'results'/'MODEL_CARD.md').write_text(model_card(load_record('one_cycle_24')), encoding='utf-8')
+    (ROOT/'results'/'MODEL_CARD.md').write_text(model_card(load_record('one_cycle_24'), mistakes=load_record('mistakes')), encoding='utf-8')

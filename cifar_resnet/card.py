@@ -40,6 +40,14 @@ def _tell_accuracy(record, images) -> Iterator[str]:
     yield f"Test accuracy: {_percent(record['test_acc'])} of {images:,} images. The 95 % interval, for other images of the same kind, is {_percent(low)} to {_percent(high)}. This is one run; another seed gives another value."
     if record.get('test_acc_flip'): yield f"With flips (two predictions averaged, for an image and its mirror image): {_percent(record['test_acc_flip'])}."
 
+def _tell_calibration(mistakes) -> Iterator[str]:
+    if not mistakes: return
+    (ece, between), (scaled, after) = ((_percent(found['ece']), ' to '.join(map(_percent, found['interval']))) for found in (mistakes['unscaled'], mistakes['scaled']))
+    temperature = sum(mistakes['temperatures'])/len(mistakes['temperatures'])
+    yield f'The probabilities are a little too {"high" if temperature > 1 else "low"}: the expected calibration error is {ece} (95 % interval {between}). Logits divided by {temperature:.2f} leave {scaled} ({after}).'
+    near = mistakes['near_copies']
+    yield f"{near['images']} test images nearly repeat a training image. Without them the accuracy is {_percent(near['others_correct']/near['others'])}, and {_percent(mistakes['correct']/mistakes['images'])} with them (both computed in {mistakes['precision']})."
+
 def _tell_limits(classes) -> Iterator[str]:
     yield f'The network assigns every image to one of {len(classes)} classes, also an image that shows none of them: {", ".join(classes)}.'
     yield 'It takes small images that are cut like those of the data set. Images with noise or blur, or upside down, are often classified wrong.'
@@ -50,6 +58,7 @@ def model_card(
     record:dict[str, Any],  # of a run: `load_record(name)`, or the content of its run.json
     classes:Sequence[str]=CIFAR10_CLASSES,  # what the network tells apart
     images:int=10_000,  # how many test images there were
+    mistakes:dict[str, Any]|None=None,  # the record of its calibration and of near copies among the test images, where one was made
 ) -> str:  # Markdown
     "Describe a trained network: its use, its training, its accuracy, its limits and the license of its data"
     name, (data, license) = record['name'], DATASETS.get(record['data'], (record['data'], 'The license is that of the images.'))
@@ -89,7 +98,7 @@ model, notes = load_weights('{weights}')  # the notes hold classes, mean and sta
 
 ## Accuracy
 
-{items(_tell_accuracy(record, images))}
+{items([*_tell_accuracy(record, images), *_tell_calibration(mistakes)])}
 
 ## Limits
 
