@@ -1,4 +1,5 @@
 """Compare the figures in the prose of the pages and README.md with the records in results/."""
+import ast
 import json
 import re
 
@@ -6,6 +7,7 @@ import nbformat
 import numpy as np
 import pytest
 
+from cifar_resnet.analysis import accuracy_interval
 from cifar_resnet.compare import interval, training_minutes
 
 # Percentages with decimals that are not in a record: published by others, or computed by the cell beside them
@@ -104,6 +106,38 @@ def test_parameters(prose, record):
     assert said == {f"{record('one_cycle_24')['n_params']:,}"}
 
 
+def test_solutions_state_what_came_out(root):
+    "The figures of a solution that spans chapters are in the outputs above it"
+    cells, outputs, stated = nbformat.read(root/'nbs'/'exercises.ipynb', 4).cells, '', 0
+    for cell in cells:
+        if cell.cell_type == 'code': outputs += ''.join(o.get('text', '') for o in cell.outputs)
+        elif cell.source.endswith(':::'):
+            figures = re.findall(r'\d+\.\d+', cell.source)
+            assert figures and set(figures) <= set(re.findall(r'\d+\.\d+', outputs)), cell.source
+            stated += 1
+    assert stated == 4
+
+
+def test_the_tables_of_the_results_page_are_those_of_the_records(root, monkeypatch):
+    "A new record needs a new page: make run-chapters CHAPTERS=nbs/results.ipynb"
+    from IPython.display import Markdown
+    monkeypatch.chdir(root/'nbs')
+    names, compared = {}, 0
+    for cell in nbformat.read(root/'nbs'/'results.ipynb', 4).cells:
+        if cell.cell_type != 'code' or 'fig-cap' in cell.source: continue
+        *body, last = ast.parse(cell.source).body
+        if not isinstance(last, ast.Expr):
+            exec(cell.source, names)
+            continue
+        exec(compile(ast.Module(body, []), cell.id, 'exec'), names)
+        made = eval(compile(ast.Expression(last.value), cell.id, 'eval'), names)
+        if not isinstance(made, Markdown) or "load_record('chapters')" in cell.source: continue  # the seconds of pages change with every run
+        saved, = (o.data['text/markdown'] for o in cell.outputs if 'text/markdown' in o.get('data', {}))
+        assert made.data == saved, f'{cell.id} is not up to date: make run-chapters CHAPTERS=nbs/results.ipynb'
+        compared += 1
+    assert compared >= 12
+
+
 def test_no_figure_comes_from_nowhere(prose, record, cpu94):
     "Every percentage with decimals is in CITED or in a record"
     run, demo = record('one_cycle_24'), record('demo')
@@ -112,9 +146,11 @@ def test_no_figure_comes_from_nowhere(prose, record, cpu94):
     known |= {percent(np.mean([run[key] for run in cpu94]))[:-2] for key in ('test_acc', 'test_acc_flip', 'test_acc_six')}
     mistakes = record('mistakes')
     known |= {percent(share)[:-2] for share in (mistakes['near_copies']['others_correct']/mistakes['near_copies']['others'], mistakes['unscaled']['ece'], mistakes['scaled']['ece'])}
+    known |= {percent(record('views')['test_acc'])[:-2]} | {percent(share)[:-2] for share in accuracy_interval(round(10_000*run['test_acc']), 10_000)}
     short = [*record('first_steps')['runs'].values(), *record('batch_norm')['runs'].values(), *record('optimizers')['runs'].values()]
     accs = [run['valid_acc'] for run in short] + list(record('single_shortcuts')['valid_acc'].values())
     known |= {f'{100*np.mean(a):.1f}' for a in accs}
     for name, text in prose.items():
+        if name == 'exercises': continue  # test_solutions_state_what_came_out
         strange = set(re.findall(r'(?<![\w.])(\d+\.\d+)(?:\*\*)? ?%', text)) - known
         assert not strange, f'{name}: {strange}'
