@@ -137,7 +137,7 @@ def systems_table() -> str:
         return {'system': f'`{name}`<br>{about.where}', 'network': about.network, 'parameters': f'{about.params:,}',
                 'optimizer': _optim_in_words(recipe), 'schedule': _schedule_in_words(recipe), 'augmentation': step_in_words(recipe.config.augment),
                 'published': _published(name), 'ours, as published': _result(name, about), 'ours, fixed': _result(name, about, fixed=True),
-                'faults': '; '.join(about.faults) or 'none known', 'lesson': about.lesson}
+                'lesson': about.lesson}
     columns = [column(name, about) for name, about in ABOUT.items()]
     lines = [' | '.join([f'**{name}**', *(c[name] for c in columns)]) for name in columns[0]]
     lines.insert(1, ' | '.join(['---']*(len(columns) + 1)))
@@ -209,15 +209,17 @@ def _chance_band(n=3, level=.95):
     return float(t.ppf((1 + level)/2, freedom)*spread*math.sqrt(2/n))
 
 @styled
-def plot_fault_runs() -> 'Figure':
-    "Draw the validation accuracy of every run on the small proxy, a row for each setting"
+def plot_fault_runs(
+    *names:str,  # of recipes; the one without a fault and all single faults when none is given
+) -> 'Figure':
+    "Draw the validation accuracy of every run on the small proxy, a row for each setting, the best first"
     import matplotlib.pyplot as plt, seaborn as sns
-    accs = {'no fault': fault_accuracies('one_cycle', small=True)} | {fault: fault_accuracies(r.name, small=True) for fault, r in single_faults().items()}
-    accs = dict(sorted(((name, list(found.values())) for name, found in accs.items() if found), key=lambda item: -np.mean(item[1])))
-    fig, ax = plt.subplots(figsize=(7.6, 3.4))
-    for row, found in enumerate(accs.values()): ax.plot([100*acc for acc in found], [row]*len(found), 'o', color=sns.color_palette('deep')[0], alpha=.75, ms=7)
-    ax.set(xlabel='validation accuracy (%)', ylim=(len(accs) - .5, -.5))
-    ax.set_yticks(range(len(accs)), accs)
+    found = {name: [100*acc for acc in fault_accuracies(name, small=True).values()] for name in names or ('one_cycle', *(r.name for r in single_faults().values()))}
+    rows = sorted(((name, accs) for name, accs in found.items() if accs), key=lambda row: -np.mean(row[1]))
+    fig, ax = plt.subplots(figsize=(7.6, .9 + .28*len(rows)))
+    for i, (_, accs) in enumerate(rows): ax.plot(accs, [i]*len(accs), 'o', color=sns.color_palette('deep')[0], alpha=.75, ms=7)
+    ax.set(xlabel='validation accuracy (%)', ylim=(len(rows) - .5, -.5))
+    ax.set_yticks(range(len(rows)), ['no fault' if name == 'one_cycle' else name.replace('-', ' ') for name, _ in rows])
     return fig
 
 # %% ../nbs/compare.ipynb #compare011
@@ -240,8 +242,9 @@ def plot_fault_costs(
     "Draw the cost of each single fault with its interval"
     import matplotlib.pyplot as plt
     costs = {fault: fault_cost(fault, small) for fault in single_faults()}
-    fig, ax = plt.subplots(figsize=(7.6, 1.1 + .36*sum(len(c) > 1 for c in costs.values())))
+    fig, ax = plt.subplots(figsize=(7.6, 1.1 + .28*sum(len(c) > 1 for c in costs.values())))
     draw_intervals(ax, costs)
+    for i, cost in enumerate(c for c in costs.values() if len(c) > 1): ax.plot([100*c for c in cost], [i]*len(cost), 'o', mfc='white', mec='.3', ms=3.5, mew=.8)
     if small: ax.axvspan(-100*_chance_band(), 100*_chance_band(), color='gray', alpha=.18, lw=0)
     ax.axvline(0, color='black', lw=1)
     ax.set(xlabel='accuracy with the fault minus accuracy without it (points)',

@@ -66,6 +66,8 @@ class About:
     faults: dict[str, dict[str, Any]]=field(default_factory=dict)  # {fault: what fixes it}: fields of Recipe or FitConfig, or `swap` of steps
 
 # %% ../nbs/05_recipes.ipynb #0129ab04
+#| code-fold: true
+#| code-summary: "names that the recipes share"
 KINDS = Recipe, OneCycle, FitConfig, Optim, Steps, Crop, Flip, Cutout, ResizedCrop, Gray, *TRICKS  # what `from_plain` may build of a saved recipe
 
 PLAIN_SGD = Optim('sgd', .9, weight_decay=0., nesterov=False)
@@ -83,6 +85,8 @@ ABOUT = {'eva8_s8': About(
     {'softmax before the loss': dict(network={}), 'annihilation': _without_annihilation(*_cycle)})}
 
 # %% ../nbs/05_recipes.ipynb #46eab561
+#| code-fold: true
+#| code-summary: "EVA6_S9"
 _mean, _std, _cycle = (.4675, .4599, .4236), (.2901, .2874, .2917), (.2, .3, 25, 1e4, 'cos')
 _flip, _square = Flip(.5, vertical=True), Cutout(8, .5, painted_before(_mean, _mean, _std))
 EVA6_S9 = Recipe(
@@ -96,6 +100,8 @@ ABOUT['eva6_s9'] = About(
      'normalize before cutout': dict(swap={_square: replace(_square, fill=to_color(*_mean))}), 'annihilation': _without_annihilation(*_cycle)})
 
 # %% ../nbs/05_recipes.ipynb #dd18eb33
+#| code-fold: true
+#| code-summary: "EVA8_RESNETF"
 _half, _cycle = (.5, .5, .5), (.14820207057988585, .2, 10, 50)
 EVA8_RESNETF = Recipe(
     'eva8_resnetf', published_cycle(*_cycle),
@@ -109,6 +115,8 @@ ABOUT['eva8_resnetf'] = About(
      'crop without padding': dict(swap={Crop(0): Crop(4)}), 'annihilation': _without_annihilation(*_cycle)})
 
 # %% ../nbs/05_recipes.ipynb #998f56cc
+#| code-fold: true
+#| code-summary: "ERA_S10"
 _drop, _square, _cycle = dict(drop=.02), Cutout(8, .5, BLACK), (.0465, 5/24, 2000, 100)
 ERA_S10 = Recipe(
     'era_s10', published_cycle(*_cycle),
@@ -120,6 +128,8 @@ ABOUT['era_s10'] = About(
     {'cutout fill black': dict(swap={_square: Cutout(8, .5)}), 'annihilation': _without_annihilation(*_cycle)})
 
 # %% ../nbs/05_recipes.ipynb #b9b2b176
+#| code-fold: true
+#| code-summary: "ERA_UTILS"
 _cycle = .02656087782946686, 5/24, 25, 1e4, 'cos'
 _square, _gray = Cutout(8, .5, painted_before(CIFAR10_MEAN, CIFAR10_MEAN, CIFAR10_STD), inside=False), Gray(.15, CIFAR10_MEAN, CIFAR10_STD)
 ERA_UTILS = Recipe(
