@@ -127,3 +127,16 @@ def test_cells_without_a_public_definition(source, directive, says):
     cells = entries(source, [], {directive: []})
     assert len(cells) == (says is not None)
     if says is not None: assert ('code-summary' in cells[0].source) == bool(says) and says in cells[0].source
+
+
+def test_glossary():
+    "Its entries are in order, each has an example, and the index links every letter"
+    import re
+
+    import nbformat
+    text = '\n\n'.join(cell.source for cell in nbformat.read(ROOT/'nbs'/'glossary.ipynb', 4).cells if cell.cell_type == 'markdown')
+    letters, entries = re.findall(r'(?m)^## (\w)$', text), re.findall(r'(?ms)^### (.*?)\n\n(.*?)(?=\n\n#|\Z)', text)
+    terms = [re.sub(r'[^a-z ]', '', term.lower()) for term, _ in entries]
+    assert terms == sorted(terms) and len(set(terms)) == len(terms) > 80
+    assert letters == sorted({term[0].upper() for term in terms}) == re.findall(r'\[(\w)\]\(#\w\)', text)
+    assert [term for term, said in entries if '*Example:*' not in said] == []
