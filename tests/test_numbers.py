@@ -81,8 +81,8 @@ def test_feeding(prose, record):
 
 
 def test_how_many_are_wrong(prose, record):
-    run = record('one_cycle_24')
-    errors = round(10_000*(1 - run['test_acc']))
+    run = record('mistakes')
+    errors = run['images'] - run['correct']
     assert f'we make {errors} errors' in prose['04_analysis']
     assert round(10_000/errors) == 16 and 'one image in sixteen wrong' in prose['00_data']
 
@@ -145,7 +145,7 @@ def test_no_figure_comes_from_nowhere(prose, record, cpu94):
     known |= {f'{100*run["test_acc"]:.1f}', f'{100*run["test_acc"] + .2:.1f}'}  # a question for teachers compares two such networks
     known |= {percent(np.mean([run[key] for run in cpu94]))[:-2] for key in ('test_acc', 'test_acc_flip', 'test_acc_six')}
     mistakes = record('mistakes')
-    known |= {percent(share)[:-2] for share in (mistakes['near_copies']['others_correct']/mistakes['near_copies']['others'], mistakes['unscaled']['ece'], mistakes['scaled']['ece'])}
+    known |= {percent(share)[:-2] for share in (mistakes['correct']/mistakes['images'], mistakes['near_copies']['others_correct']/mistakes['near_copies']['others'], mistakes['unscaled']['ece'], mistakes['scaled']['ece'])}
     known |= {percent(record('views')['test_acc'])[:-2]} | {percent(share)[:-2] for share in accuracy_interval(round(10_000*run['test_acc']), 10_000)}
     short = [*record('first_steps')['runs'].values(), *record('batch_norm')['runs'].values(), *record('optimizers')['runs'].values()]
     accs = [run['valid_acc'] for run in short] + list(record('single_shortcuts')['valid_acc'].values())
