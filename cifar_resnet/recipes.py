@@ -81,7 +81,7 @@ EVA8_S8 = Recipe(
     dict(softmax=True))
 ABOUT = {'eva8_s8': About(
     'ojhajayant/EVA8, session 8', 'chapter 01, softmax at its end', 'cross-entropy of a softmax',
-    'The loss takes logits. After a second softmax it cannot fall below 1.46.', 6_573_120, .8923,
+    'The loss takes logits, not probabilities.', 6_573_120, .8923,
     {'softmax before the loss': dict(network={}), 'annihilation': _without_annihilation(*_cycle)})}
 
 # %% ../nbs/05_recipes.ipynb #46eab561
@@ -95,7 +95,7 @@ EVA6_S9 = Recipe(
     net='OverlappingNet', mean=_mean, std=_std)
 ABOUT['eva6_s9'] = About(
     'Gilf641/EVA-6, S9', 'overlapping pools, shortcuts that shrink', 'NLL of a log-softmax',
-    'Print the learning rate of the optimizer that takes the steps: this schedule drove one that took none.', 4_058_122, .8516,
+    'Print the learning rate of the optimizer that takes the steps.', 4_058_122, .8516,
     {'optimizer rebuilt each epoch': dict(optim=PLAIN_SGD), 'vertical flips': dict(swap={_flip: Flip(.5)}),
      'normalize before cutout': dict(swap={_square: replace(_square, fill=to_color(*_mean))}), 'annihilation': _without_annihilation(*_cycle)})
 
@@ -110,7 +110,7 @@ EVA8_RESNETF = Recipe(
     mean=_half, std=_half)
 ABOUT['eva8_resnetf'] = About(
     'gremlin97/EVA-8, S8', 'ReLU before batch norm, biases, dropout in layer 3, softmax at its end', 'cross-entropy of a softmax',
-    'Look at a batch before you train: a crop of 32 out of 32 pixels moves nothing.', 6_575_370, .87,
+    'Look at a batch before you train.', 6_575_370, .87,
     {'softmax before the loss': dict(network={k: v for k, v in EVA8_RESNETF.network.items() if k != 'softmax'}),
      'crop without padding': dict(swap={Crop(0): Crop(4)}), 'annihilation': _without_annihilation(*_cycle)})
 
@@ -124,7 +124,7 @@ ERA_S10 = Recipe(
     dict(padding_mode='reflect', drop=.05, stages=dict(prep=_drop, layer2=_drop)), mean=(.491, .482, .447), std=(.247, .244, .262))
 ABOUT['era_s10'] = About(
     'jyanivaddi/ERA_V1, session 10', 'convolutions that reflect the border, dropout everywhere', 'cross-entropy of a log-softmax',
-    'Units: a color of 0.49 is gray on a scale to 1, and black on a scale to 255.', 6_573_120, .9031,
+    'Units: 0.49 is gray on a scale to 1, and black on a scale to 255.', 6_573_120, .9031,
     {'cutout fill black': dict(swap={_square: Cutout(8, .5)}), 'annihilation': _without_annihilation(*_cycle)})
 
 # %% ../nbs/05_recipes.ipynb #b9b2b176
@@ -138,7 +138,7 @@ ERA_UTILS = Recipe(
     dict(head_bias=True, stages=dict(prep=dict(order='conv act norm drop', drop=.01))))
 ABOUT['era_utils'] = About(
     'prarthanats/ERA, S10', 'ReLU before batch norm in `prep`, and dropout there', 'cross-entropy of a log-softmax',
-    'Normalize last: augmentations made for pixel values change normalized ones in other ways.', 6_573_130, .9233,
+    'Normalize last: augmentations expect pixel values.', 6_573_130, .9233,
     {'normalize before cutout': dict(swap={_square: replace(_square, fill=MEAN_COLOR), _gray: Gray(.15)}), 'annihilation': _without_annihilation(*_cycle)})
 
 # %% ../nbs/05_recipes.ipynb #3caf16f0
