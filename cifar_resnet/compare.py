@@ -243,7 +243,7 @@ def plot_fault_costs(
     "Draw the cost of each single fault with its interval"
     import matplotlib.pyplot as plt
     costs = {fault: fault_cost(fault, small) for fault in single_faults()}
-    fig, ax = plt.subplots(figsize=(7.6, 1.1 + .28*sum(len(c) > 1 for c in costs.values())))
+    fig, ax = plt.subplots(figsize=(7.6, 1.1 + .25*sum(len(c) > 1 for c in costs.values())))
     draw_intervals(ax, costs)
     for i, cost in enumerate(c for c in costs.values() if len(c) > 1): ax.plot([100*c for c in cost], [i]*len(cost), 'o', mfc='white', mec='.3', ms=3.5, mew=.8)
     if small: ax.axvspan(-100*_chance_band(), 100*_chance_band(), color='gray', alpha=.18, lw=0)

@@ -86,7 +86,7 @@ ABOUT = {'eva8_s8': About(
 
 # %% ../nbs/05_recipes.ipynb #46eab561
 #| code-fold: true
-#| code-summary: "EVA6_S9"
+#| code-summary: "EVA6_S9 and EVA8_RESNETF"
 _mean, _std, _cycle = (.4675, .4599, .4236), (.2901, .2874, .2917), (.2, .3, 25, 1e4, 'cos')
 _flip, _square = Flip(.5, vertical=True), Cutout(8, .5, painted_before(_mean, _mean, _std))
 EVA6_S9 = Recipe(
@@ -99,9 +99,6 @@ ABOUT['eva6_s9'] = About(
     {'optimizer rebuilt each epoch': dict(optim=PLAIN_SGD), 'vertical flips': dict(swap={_flip: Flip(.5)}),
      'normalize before cutout': dict(swap={_square: replace(_square, fill=to_color(*_mean))}), 'annihilation': _without_annihilation(*_cycle)})
 
-# %% ../nbs/05_recipes.ipynb #dd18eb33
-#| code-fold: true
-#| code-summary: "EVA8_RESNETF"
 _half, _cycle = (.5, .5, .5), (.14820207057988585, .2, 10, 50)
 EVA8_RESNETF = Recipe(
     'eva8_resnetf', published_cycle(*_cycle),
@@ -116,7 +113,7 @@ ABOUT['eva8_resnetf'] = About(
 
 # %% ../nbs/05_recipes.ipynb #998f56cc
 #| code-fold: true
-#| code-summary: "ERA_S10"
+#| code-summary: "ERA_S10 and ERA_UTILS"
 _drop, _square, _cycle = dict(drop=.02), Cutout(8, .5, BLACK), (.0465, 5/24, 2000, 100)
 ERA_S10 = Recipe(
     'era_s10', published_cycle(*_cycle),
@@ -127,9 +124,6 @@ ABOUT['era_s10'] = About(
     'Units: 0.49 is gray on a scale to 1, and black on a scale to 255.', 6_573_120, .9031,
     {'cutout fill black': dict(swap={_square: Cutout(8, .5)}), 'annihilation': _without_annihilation(*_cycle)})
 
-# %% ../nbs/05_recipes.ipynb #b9b2b176
-#| code-fold: true
-#| code-summary: "ERA_UTILS"
 _cycle = .02656087782946686, 5/24, 25, 1e4, 'cos'
 _square, _gray = Cutout(8, .5, painted_before(CIFAR10_MEAN, CIFAR10_MEAN, CIFAR10_STD), inside=False), Gray(.15, CIFAR10_MEAN, CIFAR10_STD)
 ERA_UTILS = Recipe(
