@@ -113,7 +113,7 @@ def _schedule_in_words(recipe):
 
 # %% ../nbs/compare.ipynb #6d538dd0
 _HOW_READ = {  # how the published accuracy was read
-    'eva8_s8': 'log, last epoch', 'eva6_s9': 'picture of the log, last epoch', 'eva8_resnetf': 'one test after training, printed without decimals: 87 to below 88',
+    'eva8_s8': 'log, last epoch', 'eva6_s9': 'picture of the log, last epoch', 'eva8_resnetf': 'one test after training, printed without decimals',
     'era_s10': 'log, last epoch', 'era_utils': 'log, last epoch'}
 
 def _published(name):
@@ -126,8 +126,9 @@ def _result(name, about, fixed=False):
     runs = find_records(f'{name}-fixed' if fixed else name)
     if not runs: return '—'
     known = [r['test_acc'] for r in completed(runs)]
-    gap = f', {100*(np.mean(known) - about.published):+.2f} points'.replace('-', '−') if known and about.published and not fixed else ''
-    return summarize_accuracy(runs) + gap
+    gap = 100*(np.mean(known) - about.published) if known and about.published and not fixed else None
+    if gap is None: return summarize_accuracy(runs)
+    return f'{summarize_accuracy(runs)}, {gap:+.2f} points: {"" if abs(gap) <= 1.5 else "not "}reproduced'.replace('-', '−')
 
 # %% ../nbs/compare.ipynb #compare007
 def systems_table() -> str:
@@ -148,7 +149,7 @@ def systems_table() -> str:
 def plot_accuracies() -> 'Figure':
     "Draw accuracy against the epoch, from the published logs and the recorded runs of 24 epochs"
     import matplotlib.pyplot as plt, seaborn as sns
-    fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.9), sharey=True)
+    fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.6), sharey=True)
     for (name, about), color in zip(ABOUT.items(), sns.color_palette('deep')):
         log, runs = PUBLISHED_LOGS.get(name), completed(find_records(name))
         for ax, accs in zip(axes, (log.test_acc, log.train_acc) if log else ()): _draw_log(ax, accs, color)
@@ -191,7 +192,7 @@ def cost_lines(
     fault:str,  # its name
 ) -> str:
     "Return the cost of a fault as lines of text, on the small proxy and, where it was run, on the full network"
-    costs = {'small proxy (width 16, 4 epochs), validation images': fault_cost(fault, small=True), 'full network, 24 epochs, test images': fault_cost(fault)}
+    costs = {'small proxy': fault_cost(fault, small=True), 'full network, 24 epochs': fault_cost(fault)}
     return '\n'.join(f'{kind}: {_points_in_words(cost)}' for kind, cost in costs.items() if cost)
 
 # %% ../nbs/compare.ipynb #cmp-pool1
@@ -242,7 +243,7 @@ def plot_fault_costs(
     "Draw the cost of each single fault with its interval"
     import matplotlib.pyplot as plt
     costs = {fault: fault_cost(fault, small) for fault in single_faults()}
-    fig, ax = plt.subplots(figsize=(7.6, 1.1 + .28*sum(len(c) > 1 for c in costs.values())))
+    fig, ax = plt.subplots(figsize=(7.6, 1.1 + .25*sum(len(c) > 1 for c in costs.values())))
     draw_intervals(ax, costs)
     for i, cost in enumerate(c for c in costs.values() if len(c) > 1): ax.plot([100*c for c in cost], [i]*len(cost), 'o', mfc='white', mec='.3', ms=3.5, mew=.8)
     if small: ax.axvspan(-100*_chance_band(), 100*_chance_band(), color='gray', alpha=.18, lw=0)

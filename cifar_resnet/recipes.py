@@ -81,12 +81,12 @@ EVA8_S8 = Recipe(
     dict(softmax=True))
 ABOUT = {'eva8_s8': About(
     'ojhajayant/EVA8, session 8', 'chapter 01, softmax at its end', 'cross-entropy of a softmax',
-    'The loss takes logits. After a second softmax it cannot fall below 1.46.', 6_573_120, .8923,
+    'The loss takes logits, not probabilities.', 6_573_120, .8923,
     {'softmax before the loss': dict(network={}), 'annihilation': _without_annihilation(*_cycle)})}
 
 # %% ../nbs/05_recipes.ipynb #46eab561
 #| code-fold: true
-#| code-summary: "EVA6_S9"
+#| code-summary: "EVA6_S9 and EVA8_RESNETF"
 _mean, _std, _cycle = (.4675, .4599, .4236), (.2901, .2874, .2917), (.2, .3, 25, 1e4, 'cos')
 _flip, _square = Flip(.5, vertical=True), Cutout(8, .5, painted_before(_mean, _mean, _std))
 EVA6_S9 = Recipe(
@@ -95,13 +95,10 @@ EVA6_S9 = Recipe(
     net='OverlappingNet', mean=_mean, std=_std)
 ABOUT['eva6_s9'] = About(
     'Gilf641/EVA-6, S9', 'overlapping pools, shortcuts that shrink', 'NLL of a log-softmax',
-    'Print the learning rate of the optimizer that takes the steps: this schedule drove one that took none.', 4_058_122, .8516,
+    'Print the learning rate of the optimizer that takes the steps.', 4_058_122, .8516,
     {'optimizer rebuilt each epoch': dict(optim=PLAIN_SGD), 'vertical flips': dict(swap={_flip: Flip(.5)}),
      'normalize before cutout': dict(swap={_square: replace(_square, fill=to_color(*_mean))}), 'annihilation': _without_annihilation(*_cycle)})
 
-# %% ../nbs/05_recipes.ipynb #dd18eb33
-#| code-fold: true
-#| code-summary: "EVA8_RESNETF"
 _half, _cycle = (.5, .5, .5), (.14820207057988585, .2, 10, 50)
 EVA8_RESNETF = Recipe(
     'eva8_resnetf', published_cycle(*_cycle),
@@ -110,13 +107,13 @@ EVA8_RESNETF = Recipe(
     mean=_half, std=_half)
 ABOUT['eva8_resnetf'] = About(
     'gremlin97/EVA-8, S8', 'ReLU before batch norm, biases, dropout in layer 3, softmax at its end', 'cross-entropy of a softmax',
-    'Look at a batch before you train: a crop of 32 out of 32 pixels moves nothing.', 6_575_370, .87,
+    'Look at a batch before you train.', 6_575_370, .87,
     {'softmax before the loss': dict(network={k: v for k, v in EVA8_RESNETF.network.items() if k != 'softmax'}),
      'crop without padding': dict(swap={Crop(0): Crop(4)}), 'annihilation': _without_annihilation(*_cycle)})
 
 # %% ../nbs/05_recipes.ipynb #998f56cc
 #| code-fold: true
-#| code-summary: "ERA_S10"
+#| code-summary: "ERA_S10 and ERA_UTILS"
 _drop, _square, _cycle = dict(drop=.02), Cutout(8, .5, BLACK), (.0465, 5/24, 2000, 100)
 ERA_S10 = Recipe(
     'era_s10', published_cycle(*_cycle),
@@ -124,12 +121,9 @@ ERA_S10 = Recipe(
     dict(padding_mode='reflect', drop=.05, stages=dict(prep=_drop, layer2=_drop)), mean=(.491, .482, .447), std=(.247, .244, .262))
 ABOUT['era_s10'] = About(
     'jyanivaddi/ERA_V1, session 10', 'convolutions that reflect the border, dropout everywhere', 'cross-entropy of a log-softmax',
-    'Units: a color of 0.49 is gray on a scale to 1, and black on a scale to 255.', 6_573_120, .9031,
+    'Units: 0.49 is gray on a scale to 1, and black on a scale to 255.', 6_573_120, .9031,
     {'cutout fill black': dict(swap={_square: Cutout(8, .5)}), 'annihilation': _without_annihilation(*_cycle)})
 
-# %% ../nbs/05_recipes.ipynb #b9b2b176
-#| code-fold: true
-#| code-summary: "ERA_UTILS"
 _cycle = .02656087782946686, 5/24, 25, 1e4, 'cos'
 _square, _gray = Cutout(8, .5, painted_before(CIFAR10_MEAN, CIFAR10_MEAN, CIFAR10_STD), inside=False), Gray(.15, CIFAR10_MEAN, CIFAR10_STD)
 ERA_UTILS = Recipe(
@@ -138,7 +132,7 @@ ERA_UTILS = Recipe(
     dict(head_bias=True, stages=dict(prep=dict(order='conv act norm drop', drop=.01))))
 ABOUT['era_utils'] = About(
     'prarthanats/ERA, S10', 'ReLU before batch norm in `prep`, and dropout there', 'cross-entropy of a log-softmax',
-    'Normalize last: augmentations made for pixel values change normalized ones in other ways.', 6_573_130, .9233,
+    'Normalize last: augmentations expect pixel values.', 6_573_130, .9233,
     {'normalize before cutout': dict(swap={_square: replace(_square, fill=MEAN_COLOR), _gray: Gray(.15)}), 'annihilation': _without_annihilation(*_cycle)})
 
 # %% ../nbs/05_recipes.ipynb #3caf16f0
