@@ -377,9 +377,9 @@ def test_hirescam_is_the_default(model, wrong):
     x = next(iter(Batches(wrong.split, 5)))[0]
     with torch.no_grad(): values = model.layer3(model.layer2(model.layer1(model.prep(x))))
     values.requires_grad_(True)
-    logits = (model.fc(model.pool(values).flatten(1))*model.config['logit_scale'])[np.arange(5), wrong.predicted]
+    logits = (model.fc(model.pool(values).flatten(1))*model.config['logit_scale'])[range(5), wrong.predicted.tolist()]
     gradients, = torch.autograd.grad(logits.sum(), values)
-    sums = (values*gradients).sum(1)
+    sums, logits = (values*gradients).sum(1).detach(), logits.detach()
     assert torch.allclose(sums.sum((1, 2)), logits, atol=1e-3)
     for by_hand, heat in zip(sums.relu().numpy(), cam_maps(wrong)):
         large = cv2.resize(by_hand, (32, 32))
