@@ -15,19 +15,12 @@ from browser import PAGES, SITE, page_of, serve, start, wait_for_rest
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent/'nbs'
 # A new notebook goes into one of these two lists.
-<<<<<<< HEAD
-MEASURED = ['index.ipynb', 'quickstart.ipynb', '00_data.ipynb', '01_model.ipynb', '02_lr_finder.ipynb', '03_one_cycle.ipynb', '04_analysis.ipynb',
-            '05_recipes.ipynb', '07_scale.ipynb', 'own_images.ipynb', 'exercises.ipynb', 'glossary.ipynb', 'pitfalls.ipynb', 'results.ipynb', 'teaching.ipynb']
-NOT_YET = {'06_speed.ipynb', 'anatomy.ipynb', 'cams.ipynb', 'card.ipynb', 'checkpoint.ipynb', 'cli.ipynb', 'commands.ipynb', 'compare.ipynb', 'console.ipynb',
-           'core.ipynb', 'datasets.ipynb', 'device.ipynb', 'embed.ipynb', 'explore.ipynb', 'export.ipynb', 'fetch.ipynb', 'hub.ipynb', 'interactive.ipynb',
-           'loggers.ipynb', 'promises.ipynb', 'published.ipynb', 'questions.ipynb', 'records.ipynb', 'reference.ipynb', 'report.ipynb', 'settings.ipynb',
-           'try.ipynb'}
-=======
-MEASURED = ['index.ipynb', 'quickstart.ipynb', '00_data.ipynb', '01_model.ipynb', '02_lr_finder.ipynb', '03_one_cycle.ipynb', '07_scale.ipynb', 'own_images.ipynb']
-NOT_YET = {'04_analysis.ipynb', '05_recipes.ipynb', '06_speed.ipynb', 'anatomy.ipynb', 'cams.ipynb', 'checkpoint.ipynb', 'cli.ipynb', 'commands.ipynb', 'compare.ipynb',
-           'console.ipynb', 'core.ipynb', 'datasets.ipynb', 'device.ipynb', 'embed.ipynb', 'exercises.ipynb', 'explore.ipynb', 'export.ipynb', 'fetch.ipynb', 'glossary.ipynb', 'interactive.ipynb', 'loggers.ipynb',
-           'pitfalls.ipynb', 'promises.ipynb', 'questions.ipynb', 'records.ipynb', 'reference.ipynb', 'report.ipynb', 'results.ipynb', 'settings.ipynb', 'teaching.ipynb', 'try.ipynb'}
->>>>>>> ch04-helper
+MEASURED = ['index.ipynb', 'quickstart.ipynb', '00_data.ipynb', '01_model.ipynb', '02_lr_finder.ipynb', '03_one_cycle.ipynb', '05_recipes.ipynb',
+            '07_scale.ipynb', 'own_images.ipynb', 'exercises.ipynb', 'glossary.ipynb', 'pitfalls.ipynb', 'results.ipynb', 'teaching.ipynb']
+NOT_YET = {'04_analysis.ipynb', '06_speed.ipynb', 'anatomy.ipynb', 'cams.ipynb', 'card.ipynb', 'checkpoint.ipynb', 'cli.ipynb', 'commands.ipynb',
+           'compare.ipynb', 'console.ipynb', 'core.ipynb', 'datasets.ipynb', 'device.ipynb', 'embed.ipynb', 'explore.ipynb', 'export.ipynb', 'fetch.ipynb',
+           'hub.ipynb', 'interactive.ipynb', 'loggers.ipynb', 'promises.ipynb', 'published.ipynb', 'questions.ipynb', 'records.ipynb', 'reference.ipynb',
+           'report.ipynb', 'settings.ipynb', 'try.ipynb'}
 WIDTH = 1400
 MOST = {'first picture': 1000, 'code before it': 35, 'height': 14_000, 'weight': 2.0, 'words': 35}
 UNITS = {'first picture': 'px from the top', 'code before it': 'lines', 'height': 'px', 'weight': 'MB'}
