@@ -15,7 +15,7 @@ from browser import PAGES, SITE, page_of, serve, start, wait_for_rest
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent/'nbs'
 # A new notebook goes into one of these two lists.
-MEASURED = ['index.ipynb', 'quickstart.ipynb', '00_data.ipynb', '01_model.ipynb', '02_lr_finder.ipynb', '03_one_cycle.ipynb', '05_recipes.ipynb',
+MEASURED = ['index.ipynb', 'quickstart.ipynb', '00_data.ipynb', '01_model.ipynb', '02_lr_finder.ipynb', '03_one_cycle.ipynb', 'probing.ipynb', '05_recipes.ipynb',
             '07_scale.ipynb', 'own_images.ipynb', 'exercises.ipynb', 'glossary.ipynb', 'pitfalls.ipynb', 'results.ipynb', 'teaching.ipynb']
 NOT_YET = {'04_analysis.ipynb', '06_speed.ipynb', 'anatomy.ipynb', 'cams.ipynb', 'card.ipynb', 'checkpoint.ipynb', 'cli.ipynb', 'commands.ipynb',
            'compare.ipynb', 'console.ipynb', 'core.ipynb', 'datasets.ipynb', 'device.ipynb', 'embed.ipynb', 'explore.ipynb', 'export.ipynb', 'fetch.ipynb',
