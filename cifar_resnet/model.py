@@ -235,7 +235,7 @@ def find_weights(
     if path.is_file(): return path
     if path.exists(): raise DataError(f'{path} is not a regular file: it was not opened')
     recorded = str(name) in record_names()
-    known = load_record(str(name)).get('weights') if recorded else None
+    known = _kept_weights(str(name)) if recorded else None
     if not known:
         said = f'the run {str(name)!r} was recorded without weights' if recorded else f'{path} was not found, and no weights are recorded under that name'
         raise DataError(f'{said}; there are weights of: {join_names(runs_with_weights())}')
@@ -248,9 +248,14 @@ def find_weights(
         raise DataError(f"{e}. The address is made of `user` in settings.ini and leads somewhere once that names the repository's owner; "
                         "a clone of the repository has the weights in results/, and cifar_train makes others") from None
 
+def _kept_weights(name):
+    "Return file, sha256 and size of the weights of a recorded run, or None; a measurement names the run whose weights it used instead"
+    weights = load_record(name).get('weights')
+    return weights if isinstance(weights, dict) else None
+
 def runs_with_weights() -> list[str]:
     "Return the names of the recorded runs whose weights are kept"
-    return [name for name in record_names() if load_record(name).get('weights')]
+    return [name for name in record_names() if _kept_weights(name)]
 
 def load_pretrained(
     name:str='one_cycle_24',  # of a recorded run, one of `runs_with_weights`

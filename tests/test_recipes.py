@@ -612,9 +612,6 @@ def test_one_record_for_each_seed(results):
 def test_runs_that_diverged(results):
     results('recipes/era_s10-0', seed=0, diverged='the loss became nan')
     assert summarize_accuracy(find_records('era_s10')) == 'diverged (n=1)'
-    results('recipes/era_s10-2', seed=2, test_acc=.85, epochs=epochs)
-    assert row_of_table('ours, as published')[3].endswith(', −2.15 points: not reproduced')
-    (core.results_folders()[0]/'recipes'/'era_s10-2.json').unlink()
     results('recipes/era_s10-1', seed=1, test_acc=.9)
     assert summarize_accuracy(find_records('era_s10')) == '90.00% (n=1, 1 diverged)'
 
