@@ -68,3 +68,9 @@ def test_the_command(tmp_path):
     page = slides.make(CHAPTERS[-1], tmp_path).read_text(encoding='utf-8')
     assert page.count('<section') >= 12 and page.count('data:image/png;base64') >= 3 and 'class="caption"' in page and 'Reveal.initialize' in page
     assert 'plot_exchange()' not in page  # a figure without its code
+
+
+def test_the_quiz_has_five_questions_of_every_chapter(root):
+    "As it is saved on the page for teachers"
+    saved = next(c for c in nbformat.read(root/'nbs'/'teaching.ipynb', 4).cells if c.id == 'tch-quiz-t').outputs[0].data['text/markdown']
+    for path in sorted((root/'nbs').glob('0*.ipynb')): assert re.search(rf'\]\({path.name}#\w+\)\*\*\n\n1\. (.*\n){{4}}5\. ', saved + '\n'), path.name
