@@ -349,7 +349,7 @@ function addMatrix(box, choose) {  // returns a function that marks a cell
   const most = Math.max(...data.counts.flatMap((row, i) => row.map((_, j) => i == j ? 0 : share(i, j))), .01);
   const cells = data.counts.map((row, i) => row.map((n, j) => {
     const cell = build('td', {class: i == j ? 'right' : n ? 'wrong-cell' : 'none', tabindex: -1, 'aria-label': `${n} ${names[i]} predicted as ${names[j]}`}, String(n));
-    if (i != j && n) cell.style.background = `rgb(214 69 93 / ${(.1 + .55*share(i, j)/most).toFixed(3)})`;
+    if (i != j && n) cell.style.background = `rgb(214 69 93 / ${(.1 + .45*share(i, j)/most).toFixed(3)})`;
     cell.onclick = () => choose(i, j);
     cell.onkeydown = event => {
       const move = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
