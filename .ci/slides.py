@@ -93,14 +93,14 @@ def of_code(cell):
 
 
 def sections(text):
-    "Split Markdown before its headings; headings of callouts are none"
+    "Split Markdown before its headings; a heading inside a callout is not one of them"
     text = re.sub(r'(?m)^(:::.*\n)## (.*)$', r'\1**\2.** ', text)
     return [part for part in re.split(r'(?m)^(?=#{1,3} )', text) if part.strip()]
 
 
 def slides_of(nb):
     "Return a notebook of slides made from a chapter"
-    cells, left_out, asks = [slide('skip', '')], False, False
+    cells, left_out = [], False
     for cell in nb.cells:
         if cell.cell_type == 'code':
             if not left_out: cells += of_code(cell)
@@ -112,9 +112,7 @@ def slides_of(nb):
                 left_out = title in LEFT_OUT
                 if not left_out: cells += of_text(section)
             elif not left_out: cells.append(slide('notes', plain(section)))
-    cells[0] = slide('skip', '')
-    made = nbformat.v4.new_notebook(cells=cells[1:], metadata={'title': re.search(r'# (.*)', nb.cells[0].source)[1], **{k: v for k, v in nb.metadata.items() if k in ('kernelspec', 'language_info')}})
-    return made
+    return nbformat.v4.new_notebook(cells=cells, metadata={'title': re.search(r'# (.*)', nb.cells[0].source)[1], **{k: v for k, v in nb.metadata.items() if k in ('kernelspec', 'language_info')}})
 
 
 def render(nb):

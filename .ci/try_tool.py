@@ -58,6 +58,7 @@ def build_network():
 def fill(folder):
     "Write the files of the tool into a folder; return the HTML that starts it"
     from cifar_resnet.cams import map_colors
+    from cifar_resnet.interactive import MAP_SCRIPT
     runtime = install_runtime()
     network, classes = build_network()
     shutil.rmtree(folder, ignore_errors=True)
@@ -65,7 +66,8 @@ def fill(folder):
     name = f'{RUN}-{hashlib.sha256(network).hexdigest()[:8]}.onnx'
     (folder/name).write_bytes(network)
     for part in PARTS: shutil.copy(runtime/part, folder)
-    for part in 'tool.js', 'tool.css': shutil.copy(HERE/part, folder)
+    shutil.copy(HERE/'tool.css', folder)
+    (folder/'tool.js').write_text(MAP_SCRIPT + (HERE/'tool.js').read_text(encoding='utf-8'), encoding='utf-8')
     settings = dict(classes=classes, cells=4, share=.55, colors=map_colors().ravel().tolist(), script=SCRIPT, files=[dict(name=n, size=(folder/n).stat().st_size) for n in (name, BINARY)])
     return (f'<link rel="stylesheet" href="try/tool.css"><div id="try-tool"><noscript>The tool needs JavaScript.</noscript>'
             f'<script type="application/json">{json.dumps(settings)}</script><script type="module" src="try/tool.js"></script></div>')

@@ -307,7 +307,7 @@ def climb_points() -> dict[str, tuple[float, list[float], int]]:
     def most_views(r): return (r['test_acc_six'], 6) if r.get('test_acc_six') else (r['test_acc_flip'], 2)
     return {name: (runs[0]['pflop'], [most_views(r)[0] for r in runs], most_views(runs[0])[1]) for name, runs in found.items() if runs}
 
-_PLACES = {'airbench94_muon': (0, 9, 'center'), 'Page, 10 epochs': (-4, -15, 'left'), 'airbench95': (-8, -3, 'right'), 'cpu94': (-8, -12, 'right'), 'Page, 13 epochs': (4, 9, 'center'), 'ResNet-18': (0, 9, 'center')}  # of labels that would meet others
+_PLACES = {'airbench94_muon': (0, 9, 'center'), 'Page, 10 epochs': (-4, -15, 'left'), 'airbench95': (-8, -3, 'right'), 'cpu94': (-8, -12, 'right'), 'one_cycle': (8, -3, 'left'), 'Page, 13 epochs': (4, 9, 'center'), 'ResNet-18': (0, 9, 'center')}  # of labels that would meet others
 
 def _label(ax, name, views, x, y, place, **style):
     dx, dy, ha = _PLACES.get(name, place)

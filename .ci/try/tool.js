@@ -1,4 +1,5 @@
 // The tool of the page "Try it": reads a picture, runs the network with ONNX Runtime, and draws the map of a class.
+// `enlarge` and `stretch` come from MAP_SCRIPT of cifar_resnet.interactive, which the build puts before this file.
 const place = document.getElementById('try-tool'), settings = JSON.parse(place.querySelector('script[type="application/json"]').textContent);
 const SIDE = 32, SHOWN = 256, MEGA = 1e6;
 let session, work = Promise.resolve(), latest = 0, result;
@@ -164,22 +165,6 @@ function show(answer) {
 }
 
 // ---------------------------------------------------------------------------------- the map
-
-function enlarge(values, from, to) {  // bilinear
-  const at = Array.from({length: to}, (_, i) => {
-    const x = Math.min(Math.max((i + .5)*from/to - .5, 0), from - 1), low = Math.min(Math.floor(x), from - 2);
-    return [low, x - low];
-  });
-  return Float32Array.from({length: to*to}, (_, i) => {
-    const [y, v] = at[Math.floor(i/to)], [x, u] = at[i % to], k = from*y + x;
-    return (1 - v)*((1 - u)*values[k] + u*values[k + 1]) + v*((1 - u)*values[k + from] + u*values[k + from + 1]);
-  });
-}
-
-function stretch(values) {  // from 0 to 1
-  const low = Math.min(...values), high = Math.max(...values);
-  return values.map(value => (value - low)/(high - low + 1e-7));
-}
 
 function drawMap(k) {
   const cells = settings.cells, own = result.maps.slice(k*cells*cells, (k + 1)*cells*cells).map(value => Math.max(value, 0));
